@@ -1,0 +1,66 @@
+import { createRequire } from 'node:module';
+import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { WireError } from './errors.ts';
+import { compressLz4Frame, decompressLz4Frame } from './lz4.ts';
+import type { CompressionCodec } from './record-batch.ts';
+import { compressXerial, decompressSnappy } from './snappy.ts';
+
+/**
+ * The four codecs of record batches, each bounded: nothing is decompressed past `outputMax` bytes, whatever
+ * the compressed bytes claim. The native modules behind snappy and lz4 load with their first use.
+ */
+
+const require = createRequire(import.meta.url);
+
+/** @throws WireError RK9012 when the codec fails on bytes that it should take */
+export function compress(codec: CompressionCodec, bytes: Buffer): Buffer {
+  switch (codec) {
+    case 'none':
+      return bytes;
+    case 'gzip':
+      return gzipSync(bytes);
+    case 'zstd':
+      return zstdCompressSync(bytes);
+    case 'snappy':
+      return compressXerial(bytes, require);
+    case 'lz4':
+      return compressLz4Frame(bytes, require);
+  }
+}
+
+/**
+ * @param outputMax the most bytes that may come out
+ * @throws WireError RK9104 for malformed bytes, RK9105 for more than `outputMax`
+ */
+export function decompress(codec: CompressionCodec, bytes: Buffer, outputMax: number): Buffer {
+  switch (codec) {
+    case 'none':
+      return bytes;
+    case 'gzip':
+      return bounded(() => gunzipSync(bytes, { maxOutputLength: Math.max(1, outputMax) }), outputMax);
+    case 'zstd':
+      // The window is memory that the sender chooses; 8 MiB is what Kafka's own levels use at the most.
+      return bounded(
+        () =>
+          zstdDecompressSync(bytes, {
+            maxOutputLength: Math.max(1, outputMax),
+            params: { [constants.ZSTD_d_windowLogMax]: 23 },
+          }),
+        outputMax,
+      );
+    case 'snappy':
+      return decompressSnappy(bytes, outputMax, require);
+    case 'lz4':
+      return decompressLz4Frame(bytes, outputMax);
+  }
+}
+
+function bounded(run: () => Buffer, outputMax: number): Buffer {
+  try {
+    return run();
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ERR_BUFFER_TOO_LARGE') throw new WireError('RK9105', `${outputMax} bytes`);
+    throw new WireError('RK9104', message, { cause: error });
+  }
+}

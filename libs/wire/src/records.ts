@@ -1,0 +1,310 @@
+import { compress, decompress } from './compression.ts';
+import { crc32c } from './crc32c.ts';
+import { WireError } from './errors.ts';
+import { batchHeaderSize, codecNumber, type CompressionCodec, type RecordBatch } from './record-batch.ts';
+
+export interface RecordHeader {
+  readonly key: string;
+  readonly value: Buffer | null;
+}
+
+/** A record as it stands in the log. Key, value and header values are views into the batch's bytes. */
+export interface LogRecord {
+  readonly offset: number;
+  /** Milliseconds since the epoch. */
+  readonly timestamp: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers: readonly RecordHeader[];
+}
+
+export interface NewRecord {
+  readonly key?: Uint8Array | null;
+  readonly value: Uint8Array | null;
+  readonly headers?: readonly { readonly key: string; readonly value: Uint8Array | null }[];
+  /** Milliseconds since the epoch. */
+  readonly timestamp: number;
+}
+
+export interface BatchOptions {
+  readonly codec?: CompressionCodec;
+  readonly producerId?: number;
+  readonly producerEpoch?: number;
+  readonly baseSequence?: number;
+  readonly isControl?: boolean;
+  readonly isTransactional?: boolean;
+}
+
+/** The fewest bytes of a record: length, attributes, two deltas, two null lengths, no headers. */
+const recordSizeMin = 7;
+/** The fewest bytes of a record header: an empty key and a null value. */
+const headerSizeMin = 2;
+
+/** The most a batch may decompress to: what a broker is ever asked to look into at once. */
+export const decompressedMax = 128 * 1024 * 1024;
+
+/**
+ * One batch of records, base offset 0 and no leader epoch yet, with a right CRC. snappy and lz4 must have been
+ * loaded (`loadCodec`).
+ */
+export function encodeBatch(records: readonly NewRecord[], options: BatchOptions = {}): Buffer {
+  if (records.length === 0) throw new WireError('RK9012', 'a batch of no records');
+  const { codec = 'none' } = options;
+  const baseTimestamp = records[0]!.timestamp;
+  let maxTimestamp = baseTimestamp;
+  const sizes = new Int32Array(records.length);
+  let total = 0;
+  for (let i = 0; i < records.length; i++) {
+    const record = records[i]!;
+    if (record.timestamp > maxTimestamp) maxTimestamp = record.timestamp;
+    const size = recordBodySize(record, i, baseTimestamp);
+    sizes[i] = size;
+    total += varintSize(size) + size;
+  }
+  let batch = Buffer.allocUnsafe(batchHeaderSize + total);
+  const writer = new RecordWriter(batch, batchHeaderSize);
+  for (let i = 0; i < records.length; i++) writer.record(records[i]!, sizes[i]!, i, baseTimestamp);
+  if (codec !== 'none') {
+    const compressed = compress(codec, batch.subarray(batchHeaderSize));
+    batch = Buffer.concat([batch.subarray(0, batchHeaderSize), compressed]);
+  }
+  writeHeader(batch, records.length, baseTimestamp, maxTimestamp, options);
+  return batch;
+}
+
+function writeHeader(
+  batch: Buffer,
+  count: number,
+  baseTimestamp: number,
+  maxTimestamp: number,
+  options: BatchOptions,
+): void {
+  const { codec = 'none', producerId = -1, producerEpoch = -1, baseSequence = -1 } = options;
+  const attributes =
+    codecNumber(codec) | (options.isTransactional ? 0x10 : 0) | (options.isControl ? 0x20 : 0);
+  batch.fill(0, 0, 8);
+  batch.writeInt32BE(batch.length - 12, 8);
+  batch.writeInt32BE(-1, 12);
+  batch.writeInt8(2, 16);
+  batch.writeInt16BE(attributes, 21);
+  batch.writeInt32BE(count - 1, 23);
+  writeInt64(batch, baseTimestamp, 27);
+  writeInt64(batch, maxTimestamp, 35);
+  writeInt64(batch, producerId, 43);
+  batch.writeInt16BE(producerEpoch, 51);
+  batch.writeInt32BE(baseSequence, 53);
+  batch.writeInt32BE(count, 57);
+  batch.writeUInt32BE(crc32c([batch.subarray(21)]), 17);
+}
+
+function writeInt64(bytes: Buffer, value: number, position: number): void {
+  bytes.writeInt32BE(Math.floor(value / 0x100000000), position);
+  bytes.writeUInt32BE(value >>> 0, position + 4);
+}
+
+/**
+ * A batch's records, decompressed within a limit.
+ *
+ * @throws WireError RK9101 for malformed records, RK9104 and RK9105 from decompression
+ */
+export function decodeRecords(batch: RecordBatch, outputMax = decompressedMax): LogRecord[] {
+  const { codec, baseOffset, baseTimestamp, recordCount } = batch;
+  const chunks = batch.recordChunks();
+  const bytes = codec === 'none' ? joined(chunks) : decompress(codec, joined(chunks), outputMax);
+  if (recordCount < 0 || recordCount * recordSizeMin > bytes.length) {
+    throw new WireError('RK9101', `${recordCount} records in ${bytes.length} bytes`);
+  }
+  const appendTime = batch.timestampType === 'LogAppendTime' ? batch.maxTimestamp : null;
+  const reader = new RecordReader(bytes);
+  const records: LogRecord[] = [];
+  for (let i = 0; i < recordCount; i++) records.push(reader.record(baseOffset, baseTimestamp, appendTime));
+  if (reader.position !== bytes.length) {
+    throw new WireError('RK9101', `${bytes.length - reader.position} bytes after the last record`);
+  }
+  return records;
+}
+
+const joined = (chunks: readonly Buffer[]): Buffer =>
+  chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+
+class RecordReader {
+  position = 0;
+  readonly #bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+  }
+
+  record(baseOffset: number, baseTimestamp: number, appendTime: number | null): LogRecord {
+    const size = this.varint();
+    const end = this.position + size;
+    if (size < recordSizeMin - 1 || end > this.#bytes.length) throw malformed(`a record of ${size} bytes`);
+    this.position++; // attributes: unused
+    const timestamp = baseTimestamp + this.varlong();
+    const offset = baseOffset + this.varint();
+    const key = this.view(end);
+    const value = this.view(end);
+    const headers = this.#headers(end);
+    if (this.position !== end) throw malformed('a record is not as long as it says');
+    return { offset, timestamp: appendTime ?? timestamp, key, value, headers };
+  }
+
+  #headers(end: number): readonly RecordHeader[] {
+    const count = this.varint();
+    if (count === 0) return noHeaders;
+    if (count < 0 || count * headerSizeMin > end - this.position) throw malformed(`${count} headers`);
+    const headers: RecordHeader[] = [];
+    for (let i = 0; i < count; i++) {
+      const key = this.view(end);
+      if (key === null) throw malformed('a header without a key');
+      headers.push({ key: key.toString('utf8'), value: this.view(end) });
+    }
+    return headers;
+  }
+
+  /** Bytes after their length; null for −1. */
+  view(end: number): Buffer | null {
+    const length = this.varint();
+    if (length === -1) return null;
+    const start = this.position;
+    if (length < 0 || start + length > end) throw malformed(`${length} bytes where ${end - start} are left`);
+    this.position = start + length;
+    return this.#bytes.subarray(start, this.position);
+  }
+
+  /** A zigzag number of at most 32 bits. */
+  varint(): number {
+    const bytes = this.#bytes;
+    let byte = bytes[this.position++];
+    if (byte !== undefined && byte < 0x80) return (byte >>> 1) ^ -(byte & 1);
+    let value = 0;
+    for (let shift = 0; shift < 35; shift += 7) {
+      if (byte === undefined) throw malformed('the bytes end inside a number');
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) return (value >>> 1) ^ -(value & 1);
+      byte = bytes[this.position++];
+    }
+    throw malformed('a number of more than 5 bytes');
+  }
+
+  /** A zigzag number of at most 64 bits, as a double: timestamps. */
+  varlong(): number {
+    let value = 0;
+    let scale = 1;
+    for (let i = 0; i < 10; i++) {
+      const byte = this.#bytes[this.position++];
+      if (byte === undefined) throw malformed('the bytes end inside a number');
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) {
+        if (value > Number.MAX_SAFE_INTEGER) throw malformed('a timestamp outside ±2^52');
+        return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
+      }
+      scale *= 128;
+    }
+    throw malformed('a number of more than 10 bytes');
+  }
+}
+
+const noHeaders: readonly RecordHeader[] = [];
+
+const malformed = (what: string): WireError => new WireError('RK9101', what);
+
+class RecordWriter {
+  readonly #bytes: Buffer;
+  #position: number;
+
+  constructor(bytes: Buffer, position: number) {
+    this.#bytes = bytes;
+    this.#position = position;
+  }
+
+  record(record: NewRecord, size: number, offsetDelta: number, baseTimestamp: number): void {
+    this.#varint(size);
+    this.#bytes[this.#position++] = 0;
+    this.#varlong(record.timestamp - baseTimestamp);
+    this.#varint(offsetDelta);
+    this.#blob(record.key ?? null);
+    this.#blob(record.value);
+    const headers = record.headers;
+    if (headers === undefined) {
+      this.#bytes[this.#position++] = 0;
+      return;
+    }
+    this.#varint(headers.length);
+    for (const { key, value } of headers) {
+      const length = Buffer.byteLength(key);
+      this.#varint(length);
+      this.#position += this.#bytes.write(key, this.#position, length, 'utf8');
+      this.#blob(value);
+    }
+  }
+
+  #blob(value: Uint8Array | null): void {
+    if (value === null) {
+      this.#bytes[this.#position++] = 1;
+      return;
+    }
+    this.#varint(value.length);
+    this.#bytes.set(value, this.#position);
+    this.#position += value.length;
+  }
+
+  #varint(value: number): void {
+    let left = ((value << 1) ^ (value >> 31)) >>> 0;
+    while (left >= 0x80) {
+      this.#bytes[this.#position++] = (left & 0x7f) | 0x80;
+      left >>>= 7;
+    }
+    this.#bytes[this.#position++] = left;
+  }
+
+  #varlong(value: number): void {
+    if (value < 0x40000000 && value >= -0x40000000) return this.#varint(value);
+    let left = value >= 0 ? value * 2 : -value * 2 - 1;
+    while (left >= 0x80) {
+      this.#bytes[this.#position++] = (left % 128) | 0x80;
+      left = Math.floor(left / 128);
+    }
+    this.#bytes[this.#position++] = left;
+  }
+}
+
+function recordBodySize(record: NewRecord, offsetDelta: number, baseTimestamp: number): number {
+  const { key = null, value, headers } = record;
+  let size =
+    1 +
+    varlongSize(record.timestamp - baseTimestamp) +
+    varintSize(offsetDelta) +
+    blobSize(key) +
+    blobSize(value);
+  if (headers === undefined) return size + 1;
+  size += varintSize(headers.length);
+  for (const header of headers) {
+    const length = Buffer.byteLength(header.key);
+    size += varintSize(length) + length + blobSize(header.value);
+  }
+  return size;
+}
+
+const blobSize = (value: Uint8Array | null): number =>
+  value === null ? 1 : varintSize(value.length) + value.length;
+
+/** Bytes of a zigzag number. */
+function varintSize(value: number): number {
+  const zigzag = ((value << 1) ^ (value >> 31)) >>> 0;
+  if (zigzag < 0x80) return 1;
+  if (zigzag < 0x4000) return 2;
+  if (zigzag < 0x200000) return 3;
+  return zigzag < 0x10000000 ? 4 : 5;
+}
+
+function varlongSize(value: number): number {
+  if (value < 0x40000000 && value >= -0x40000000) return varintSize(value);
+  let zigzag = value >= 0 ? value * 2 : -value * 2 - 1;
+  let size = 1;
+  while (zigzag >= 0x80) {
+    zigzag = Math.floor(zigzag / 128);
+    size++;
+  }
+  return size;
+}

@@ -1,0 +1,95 @@
+import {
+  ByteReader,
+  ByteWriter,
+  catalogue,
+  dataMessages,
+  decoderOf,
+  encoderOf,
+  walkDecode,
+  walkEncode,
+  WireError,
+} from '@rookery/wire';
+import type { Message } from '@rookery/wire';
+import { describe, expect, test } from 'vitest';
+import { arbitraryMessage } from './arbitrary-message.ts';
+import { Random } from './random.ts';
+
+const messages: Message[] = [...catalogue.flatMap((api) => [api.request, api.response]), ...dataMessages];
+
+/** Override to look for more: `ROOKERY_SEED=7 npx vitest run test/protocol`. */
+const seed = Number(process.env['ROOKERY_SEED'] ?? 1);
+const valuesPerVersion = 25;
+
+const versionsOf = ({ versions: [min, max] }: Message): number[] =>
+  Array.from({ length: max - min + 1 }, (_, i) => min + i);
+
+const walked = (message: Message, version: number, value: object): Buffer => {
+  const writer = new ByteWriter();
+  walkEncode(message, version, writer, value);
+  return writer.join();
+};
+
+const compiled = (message: Message, version: number, value: object): Buffer => {
+  const writer = new ByteWriter();
+  encoderOf(message, version)(writer, value);
+  return writer.join();
+};
+
+/** Decodes all of the bytes, or says with a code why not. */
+function decode(message: Message, version: number, bytes: Buffer): unknown {
+  const reader = new ByteReader(bytes, 100_000);
+  const value = decoderOf(message, version)(reader);
+  reader.end();
+  return value;
+}
+
+describe.each(messages.map((message) => [message.name, message] as const))('%s', (_, message) => {
+  test.each(versionsOf(message))(
+    `version %i: walker and compiler agree, and what is written reads back (seed ${seed})`,
+    (version) => {
+      const random = new Random(seed * 1000 + version);
+      for (let i = 0; i < valuesPerVersion; i++) {
+        const value = arbitraryMessage(message, version, random);
+        const bytes = walked(message, version, value);
+        expect(compiled(message, version, value).equals(bytes)).toBe(true);
+        expect(decode(message, version, bytes)).toEqual(value);
+        expect(walkDecode(message, version, new ByteReader(bytes))).toEqual(value);
+      }
+    },
+  );
+
+  test.each(versionsOf(message))(
+    `version %i: hostile bytes give a value or a coded error (seed ${seed})`,
+    (version) => {
+      const random = new Random(seed * 2000 + version);
+      const bytes = walked(message, version, arbitraryMessage(message, version, random));
+      for (let i = 0; i < 60; i++) {
+        const hostile = mutate(bytes, random);
+        try {
+          decode(message, version, hostile);
+        } catch (error) {
+          expect(error).toBeInstanceOf(WireError);
+        }
+      }
+    },
+  );
+});
+
+/** Cuts, flips a byte, or puts an extreme where a length may stand. */
+function mutate(bytes: Buffer, random: Random): Buffer {
+  const copy = Buffer.from(bytes);
+  const at = random.below(Math.max(1, copy.length));
+  switch (random.below(4)) {
+    case 0:
+      return copy.subarray(0, at);
+    case 1:
+      copy[at] = random.below(256);
+      return copy;
+    case 2:
+      copy.fill(0xff, at, Math.min(copy.length, at + 4));
+      return copy;
+    default:
+      copy.fill(0x7f, at, Math.min(copy.length, at + 1));
+      return copy;
+  }
+}
