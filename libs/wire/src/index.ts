@@ -1,4 +1,4 @@
-export { ByteReader } from './byte-reader.ts';
+export { ByteReader, safe } from './byte-reader.ts';
 export { ByteWriter } from './byte-writer.ts';
 export { apiOf, catalogue, dataMessages } from './catalogue.ts';
 export { decoderOf, encoderOf } from './compile.ts';

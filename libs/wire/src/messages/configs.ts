@@ -17,7 +17,7 @@ export const describeConfigs = api({
     includeDocumentation: bool.since(3),
   },
   response: {
-    throttleTimeMs: int32,
+    throttleTimeMs: int32.default(0),
     results: array({
       errorCode: int16,
       errorMessage: string.nullable(),

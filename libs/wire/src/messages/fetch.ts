@@ -43,7 +43,7 @@ export const fetch = api({
     rackId: string.since(11),
   },
   response: {
-    throttleTimeMs: int32,
+    throttleTimeMs: int32.default(0),
     errorCode: int16.since(7),
     sessionId: int32.since(7),
     responses: array({

@@ -50,7 +50,7 @@ export const offsetForLeaderEpoch = api({
     }),
   },
   response: {
-    throttleTimeMs: int32,
+    throttleTimeMs: int32.default(0),
     topics: array({
       topic: string,
       partitions: array({

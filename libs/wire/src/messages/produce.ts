@@ -37,7 +37,7 @@ export const produce = api({
           .tagged(0, 10),
       }),
     }),
-    throttleTimeMs: int32,
+    throttleTimeMs: int32.default(0),
     nodeEndpoints: array({ nodeId: int32, host: string, port: int32, rack: string.nullable().default(null) })
       .since(10)
       .tagged(0, 10),

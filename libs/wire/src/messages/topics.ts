@@ -19,7 +19,7 @@ export const createTopics = api({
     validateOnly: bool,
   },
   response: {
-    throttleTimeMs: int32,
+    throttleTimeMs: int32.default(0),
     topics: array({
       name: string,
       topicId: uuid.since(7),
@@ -54,7 +54,7 @@ export const deleteTopics = api({
     timeoutMs: int32,
   },
   response: {
-    throttleTimeMs: int32,
+    throttleTimeMs: int32.default(0),
     responses: array({
       name: string.nullable(6),
       topicId: uuid.since(6),

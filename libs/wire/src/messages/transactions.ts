@@ -16,7 +16,7 @@ export const initProducerId = api({
     keepPreparedTxn: bool.since(6),
   },
   response: {
-    throttleTimeMs: int32,
+    throttleTimeMs: int32.default(0),
     errorCode: int16,
     producerId: int64.default(-1),
     producerEpoch: int16,
