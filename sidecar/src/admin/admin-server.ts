@@ -1,0 +1,96 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { isLoopback } from '../listener-address.ts';
+import type { Metrics } from '../metrics.ts';
+
+export interface AdminOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly metrics: Metrics;
+  /** What is not ready yet; empty when everything serves. */
+  readonly notReady: () => readonly string[];
+}
+
+const headerBytesMax = 16 * 1024;
+
+/**
+ * Health and metrics over HTTP. Plain `node:http`, because it must answer within the start-up budget and from
+ * the first moment on.
+ */
+export class AdminServer {
+  readonly #options: AdminOptions;
+  readonly #server: Server;
+
+  constructor(options: AdminOptions) {
+    this.#options = options;
+    this.#server = createServer(
+      {
+        maxHeaderSize: headerBytesMax,
+        headersTimeout: 5_000,
+        requestTimeout: 10_000,
+        keepAliveTimeout: 5_000,
+      },
+      (request, response) => void this.#answer(request, response),
+    );
+    this.#server.maxConnections = 100;
+  }
+
+  /** Resolves with the address in use: `port` 0 has become a real one. */
+  listen(): Promise<{ host: string; port: number }> {
+    const { host, port } = this.#options;
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ host, port }, () => {
+        this.#server.off('error', reject);
+        const address = this.#server.address() as AddressInfo;
+        resolve({ host: address.address, port: address.port });
+      });
+    });
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#server.close(() => resolve());
+      this.#server.closeAllConnections();
+    });
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = (request.url ?? '/').split('?')[0]!;
+    if (!this.#isMeantForUs(request))
+      return send(response, 403, { error: 'the Host header names another host' });
+    if (request.method !== 'GET' && request.method !== 'HEAD')
+      return send(response, 405, { error: 'only GET is served' });
+    switch (path) {
+      case '/health/live':
+        return send(response, 200, { status: 'live' });
+      case '/health/ready': {
+        const reasons = this.#options.notReady();
+        return send(response, reasons.length === 0 ? 200 : 503, {
+          status: reasons.length === 0 ? 'ready' : 'not ready',
+          reasons,
+        });
+      }
+      case '/metrics': {
+        const { exposition } = await import('./exposition.ts');
+        response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
+        response.end(await exposition(this.#options.metrics));
+        return;
+      }
+      default:
+        return send(response, 404, { error: 'there is nothing at this path' });
+    }
+  }
+
+  /** A web page elsewhere can make a browser ask us under its own name; it must not learn anything. */
+  #isMeantForUs(request: IncomingMessage): boolean {
+    if (!isLoopback(this.#options.host)) return true;
+    const host = (request.headers.host ?? '').replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
+    return isLoopback(host);
+  }
+}
+
+function send(response: ServerResponse, status: number, body: object): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(body)}\n`);
+}

@@ -1,0 +1,39 @@
+/**
+ * What happens in the broker, as typed events. Rooms emit them; the log and the metrics listen. An event is a
+ * fact with its numbers, never a sentence: sentences are the listener's business.
+ */
+export interface Events {
+  settingIgnored: { name: string; reason: string };
+  recovered: { partition: string; logEndOffset: number; wasClean: boolean };
+  tailTruncated: { partition: string; fromOffset: number; bytes: number; reason: string };
+  indexRebuilt: { partition: string; file: string; reason: string };
+  fileRemoved: { partition: string; file: string; reason: string };
+  segmentRolled: { partition: string; baseOffset: number };
+  partitionOffline: { partition: string; reason: string };
+  topicCreated: { topic: string; topicId: string; partitions: number };
+  topicDeleted: { topic: string; topicId: string };
+  connectionOpened: { remoteAddress: string };
+  connectionClosed: { remoteAddress: string; reason: string | null };
+  connectionRefused: { remoteAddress: string; reason: string };
+  handlerFailed: { error: unknown };
+  requestHandled: { api: string; milliseconds: number };
+  groupRebalanced: { group: string; generation: number; members: number; reason: string };
+  memberExpired: { group: string; member: string };
+  groupsLoaded: { partition: number; groups: number };
+  backgroundFailed: { task: string; error: unknown };
+}
+
+type Listener<K extends keyof Events> = (info: Events[K]) => void;
+
+export class EventBus {
+  readonly #listeners: { [K in keyof Events]?: Listener<K>[] } = {};
+
+  on<K extends keyof Events>(name: K, listener: Listener<K>): void {
+    const listeners: Listener<K>[] = (this.#listeners[name] ??= [] as never);
+    listeners.push(listener);
+  }
+
+  emit<K extends keyof Events>(name: K, info: Events[K]): void {
+    for (const listener of this.#listeners[name] ?? []) (listener as Listener<K>)(info);
+  }
+}

@@ -1,0 +1,115 @@
+import { decodeRecords, encodeBatch, type ErrorName, type NewRecord, type RecordBatch } from '@rookery/wire';
+import type { Clock } from '../clock.ts';
+import { ClassicGroup, type GroupEffects, type GroupRules } from './classic-group.ts';
+import { CommittedOffsets } from './committed-offsets.ts';
+import { readGroupRecord } from './group-records.ts';
+
+/** One partition of `__consumer_offsets`, as the coordinator needs it. */
+export interface OffsetsPartition {
+  /** Resolves with null when the batch is committed, else with the name of the error. */
+  append(batch: Buffer): Promise<ErrorName | null>;
+  /** Everything from the log start to the high watermark. */
+  readAll(): AsyncIterable<RecordBatch>;
+}
+
+export interface HeldGroup {
+  readonly group: ClassicGroup;
+  readonly offsets: CommittedOffsets;
+}
+
+/** The most bytes of records in one batch of offsets: well below what a topic takes. */
+const batchBytesMax = 512 * 1024;
+
+/**
+ * The groups of one partition of `__consumer_offsets`. Their state is what the log says: it is loaded by
+ * reading it, and changes only after the log has taken the change. Records of one turn go in one batch.
+ */
+export class GroupShard {
+  readonly held = new Map<string, HeldGroup>();
+  readonly #partition: OffsetsPartition;
+  readonly #clock: Clock;
+  #records: NewRecord[] = [];
+  #written: ((error: ErrorName | null) => void)[] = [];
+
+  constructor(partition: OffsetsPartition, clock: Clock) {
+    this.#partition = partition;
+    this.#clock = clock;
+  }
+
+  /** Replays the log. Members get a new session each: they could not be heard while the broker was away. */
+  async load(rules: GroupRules, effects: GroupEffects): Promise<void> {
+    const groups = new Map<string, ReturnType<typeof readGroupRecord> & { kind: 'group' }>();
+    const offsets = new Map<string, CommittedOffsets>();
+    for await (const batch of this.#partition.readAll()) {
+      if (batch.isControl) continue;
+      for (const stored of decodeRecords(batch)) {
+        const record = readGroupRecord(stored);
+        if (record === null) continue;
+        if (record.kind === 'group') {
+          groups.set(record.group, record);
+          continue;
+        }
+        const of = offsets.get(record.group) ?? new CommittedOffsets();
+        offsets.set(record.group, of);
+        if (record.offset === null) of.delete(record.topic, record.partition);
+        else of.set(record.topic, record.partition, record.offset);
+      }
+    }
+    const now = this.#clock.now();
+    for (const id of new Set([...groups.keys(), ...offsets.keys()])) {
+      const group = new ClassicGroup(id, now, rules, effects);
+      const metadata = groups.get(id)?.metadata ?? null;
+      const own = offsets.get(id) ?? new CommittedOffsets();
+      if (metadata === null && own.isEmpty) continue;
+      if (metadata !== null) {
+        const { members, generation, protocol, protocolType, leader, stateSince } = metadata;
+        Object.assign(group, {
+          generation,
+          protocol,
+          protocolType,
+          leader,
+          stateSince: Math.max(0, stateSince),
+        });
+        for (const member of members)
+          group.restore({ ...member, sessionEndsAt: now + member.sessionTimeoutMs });
+        group.state = members.length === 0 ? 'Empty' : 'Stable';
+      }
+      this.held.set(id, { group, offsets: own });
+    }
+  }
+
+  /** Leaves records for the end of the turn; tells when they are committed, or why not. */
+  write(records: readonly NewRecord[], written: (error: ErrorName | null) => void): void {
+    if (records.length === 0) return written(null);
+    if (this.#records.length === 0) this.#clock.nextTurn(() => void this.#flush());
+    for (const record of records) this.#records.push(record);
+    this.#written.push(written);
+  }
+
+  async #flush(): Promise<void> {
+    const records = this.#records;
+    const written = this.#written;
+    this.#records = [];
+    this.#written = [];
+    const errors = await Promise.all(
+      batchesOf(records).map((batch) => this.#partition.append(encodeBatch(batch))),
+    );
+    const error = errors.find((each) => each !== null) ?? null;
+    for (const told of written) told(error);
+  }
+}
+
+function batchesOf(records: readonly NewRecord[]): NewRecord[][] {
+  const batches: NewRecord[][] = [[]];
+  let size = 0;
+  for (const record of records) {
+    const bytes = (record.key?.length ?? 0) + (record.value?.length ?? 0) + 32;
+    if (size > 0 && size + bytes > batchBytesMax) {
+      batches.push([]);
+      size = 0;
+    }
+    batches.at(-1)!.push(record);
+    size += bytes;
+  }
+  return batches;
+}

@@ -1,0 +1,78 @@
+import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
+
+export interface EpochStart {
+  readonly epoch: number;
+  readonly startOffset: number;
+}
+
+const undefinedEpoch = { leaderEpoch: -1, endOffset: -1 };
+
+/** Which leader epoch began at which offset: `leader-epoch-checkpoint`, docs/format/checkpoints.md. */
+export class LeaderEpochs {
+  readonly #fs: FileSystem;
+  readonly #path: string;
+  #starts: EpochStart[];
+
+  constructor(fs: FileSystem, path: string) {
+    this.#fs = fs;
+    this.#path = path;
+    this.#starts = parse(readFile(fs, path)?.toString('utf8') ?? '');
+  }
+
+  get latest(): number {
+    return this.#starts.at(-1)?.epoch ?? -1;
+  }
+
+  /** Durable before it returns: no batch of an epoch may be on disk without the epoch's beginning. */
+  assign(epoch: number, startOffset: number): void {
+    if (epoch <= this.latest) return;
+    // An epoch in which nothing was written has no offsets: the next one begins in its place.
+    this.#starts = [
+      ...this.#starts.filter((start) => start.startOffset < startOffset),
+      { epoch, startOffset },
+    ];
+    this.#write();
+  }
+
+  /** The epoch in which an offset was written, −1 when nobody knows. */
+  epochOf(offset: number): number {
+    return this.#starts.findLast(({ startOffset }) => startOffset <= offset)?.epoch ?? -1;
+  }
+
+  /** Kafka's answer to OffsetForLeaderEpoch: the largest epoch up to the one asked for, and where it ended. */
+  endOffset(epoch: number, logEndOffset: number): { leaderEpoch: number; endOffset: number } {
+    if (epoch < 0 || epoch > this.latest) return undefinedEpoch;
+    if (epoch === this.latest) return { leaderEpoch: epoch, endOffset: logEndOffset };
+    const next = this.#starts.find((start) => start.epoch > epoch)!;
+    const own = this.#starts.findLast((start) => start.epoch <= epoch);
+    return { leaderEpoch: own?.epoch ?? epoch, endOffset: next.startOffset };
+  }
+
+  /** Forgets epochs that began at or after the new end of the log. */
+  truncateTo(offset: number): void {
+    const kept = this.#starts.filter(({ startOffset }) => startOffset < offset);
+    if (kept.length === this.#starts.length) return;
+    this.#starts = kept;
+    this.#write();
+  }
+
+  #write(): void {
+    const lines = this.#starts.map(({ epoch, startOffset }) => `${epoch} ${startOffset}\n`);
+    writeAtomicallyNow(this.#fs, this.#path, Buffer.from(`0\n${lines.length}\n${lines.join('')}`));
+  }
+}
+
+/** Damaged, it counts as missing: the epochs are in the batches too. */
+function parse(text: string): EpochStart[] {
+  const [version, count, ...lines] = text.trimEnd().split('\n');
+  if (version !== '0' || Number(count) !== lines.length) return [];
+  const starts = lines.map((line) => {
+    const [epoch, startOffset] = line.split(' ').map(Number);
+    return { epoch: epoch!, startOffset: startOffset! };
+  });
+  return starts.every(
+    ({ epoch, startOffset }) => Number.isSafeInteger(epoch) && Number.isSafeInteger(startOffset),
+  )
+    ? starts
+    : [];
+}

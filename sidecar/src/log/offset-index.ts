@@ -1,0 +1,46 @@
+import type { FileSystem } from '../vfs/file-system.ts';
+import { IndexFile } from './index-file.ts';
+
+/** `relativeOffset:i32 position:i32`, sparse: docs/format/offset-index.md. */
+const entrySize = 8;
+
+/** From an offset to a position at or before the batch that holds it. */
+export class OffsetIndex {
+  readonly file: IndexFile;
+  readonly #baseOffset: number;
+
+  constructor(fs: FileSystem, path: string, baseOffset: number) {
+    this.file = new IndexFile(fs, path, entrySize);
+    this.#baseOffset = baseOffset;
+  }
+
+  /** @param lastOffset the last offset of the batch that begins at `position` */
+  append(lastOffset: number, position: number): void {
+    const entry = this.file.append();
+    entry.writeInt32BE(lastOffset - this.#baseOffset, 0);
+    entry.writeInt32BE(position, 4);
+  }
+
+  /** Where to begin to look for an offset. */
+  lookup(offset: number): number {
+    const relative = offset - this.#baseOffset;
+    const index = this.file.floor((entry) => entry.readInt32BE(0) <= relative);
+    return index < 0 ? 0 : this.file.entry(index).readInt32BE(4);
+  }
+
+  last(): { lastOffset: number; position: number } | null {
+    return this.at(this.file.count - 1);
+  }
+
+  at(index: number): { lastOffset: number; position: number } | null {
+    if (index < 0) return null;
+    const entry = this.file.entry(index);
+    return { lastOffset: this.#baseOffset + entry.readInt32BE(0), position: entry.readInt32BE(4) };
+  }
+
+  /** Forgets entries for offsets at or after this one. */
+  truncateTo(offset: number): void {
+    const relative = offset - this.#baseOffset;
+    this.file.truncate(this.file.floor((entry) => entry.readInt32BE(0) < relative) + 1);
+  }
+}

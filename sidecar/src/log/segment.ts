@@ -1,0 +1,155 @@
+import { batchHeaderSize, RecordBatch, safe } from '@rookery/wire';
+import type { File, FileSystem } from '../vfs/file-system.ts';
+import { OffsetIndex } from './offset-index.ts';
+import { TimeIndex, type TimeEntry } from './time-index.ts';
+
+export const logSuffix = '.log';
+export const indexSuffix = '.index';
+export const timeIndexSuffix = '.timeindex';
+
+/** Kafka's name of a segment's files: the base offset in 20 digits. */
+export const segmentName = (baseOffset: number): string => String(baseOffset).padStart(20, '0');
+
+/** Where a batch stands in its segment. */
+export interface BatchPosition {
+  readonly baseOffset: number;
+  readonly lastOffset: number;
+  readonly position: number;
+  readonly sizeInBytes: number;
+  readonly maxTimestamp: number;
+}
+
+/** How much is read at once while walking from batch to batch. */
+const walkBytes = 4096;
+
+/** The files of one base offset: `.log`, `.index`, `.timeindex`. Opens them when they are first needed. */
+export class Segment {
+  readonly baseOffset: number;
+  readonly path: string;
+  readonly index: OffsetIndex;
+  readonly timeIndex: TimeIndex;
+  readonly #fs: FileSystem;
+  #log: File | null = null;
+  /** Bytes of whole batches, those that wait to be written included. */
+  sizeInBytes: number;
+  /** The largest timestamp of any record so far, and the last offset of its batch; null when none is known. */
+  #largest: TimeEntry | null = null;
+  /** Wall clock of the first append after opening, from which `segment.ms` counts. */
+  firstAppendMs: number | null = null;
+  #sinceIndexEntry = 0;
+
+  constructor(fs: FileSystem, directory: string, baseOffset: number) {
+    const name = `${directory}/${segmentName(baseOffset)}`;
+    this.#fs = fs;
+    this.baseOffset = baseOffset;
+    this.path = name + logSuffix;
+    this.index = new OffsetIndex(fs, name + indexSuffix, baseOffset);
+    this.timeIndex = new TimeIndex(fs, name + timeIndexSuffix, baseOffset);
+    this.sizeInBytes = fs.exists(this.path) ? fs.size(this.path) : 0;
+  }
+
+  get log(): File {
+    this.#log ??= this.#fs.open(this.path, 'create');
+    return this.#log;
+  }
+
+  /** The largest timestamp; read from the time index for a segment that was not written by this process. */
+  get largestTimestamp(): TimeEntry | null {
+    return this.#largest ?? this.timeIndex.last();
+  }
+
+  /** Takes note of a batch that will stand at `position`: both indexes learn of it every so many bytes. */
+  note(batch: RecordBatch, position: number, indexIntervalBytes: number): void {
+    const { lastOffset, maxTimestamp } = batch;
+    const largest = this.largestTimestamp;
+    if (largest === null || maxTimestamp > largest.timestamp) {
+      this.#largest = { timestamp: maxTimestamp, offset: lastOffset };
+    } else {
+      this.#largest ??= largest;
+    }
+    if (this.#sinceIndexEntry > indexIntervalBytes) {
+      this.index.append(lastOffset, position);
+      this.timeIndex.maybeAppend(this.#largest!);
+      this.#sinceIndexEntry = 0;
+    }
+    this.#sinceIndexEntry += batch.sizeInBytes;
+    this.sizeInBytes = position + batch.sizeInBytes;
+  }
+
+  /** The batch that holds the offset, or the first one after it; null when the segment ends before. */
+  find(offset: number, endPosition: number): BatchPosition | null {
+    for (const batch of this.walk(this.index.lookup(offset), endPosition))
+      if (batch.lastOffset >= offset) return batch;
+    return null;
+  }
+
+  /** Batches from a position at which one begins, by their headers alone. */
+  *walk(from: number, endPosition: number): Generator<BatchPosition> {
+    const window = Buffer.allocUnsafe(walkBytes);
+    let windowStart = 0;
+    let windowSize = 0;
+    for (let position = from; position + batchHeaderSize <= endPosition;) {
+      if (position < windowStart || position + batchHeaderSize > windowStart + windowSize) {
+        windowStart = position;
+        windowSize = this.log.readNow(window, position);
+        if (windowSize < batchHeaderSize) return;
+      }
+      const at = position - windowStart;
+      const batch = headerAt(window, at, position);
+      if (position + batch.sizeInBytes > endPosition) return;
+      yield batch;
+      position += batch.sizeInBytes;
+    }
+  }
+
+  /** One batch with its records. */
+  async read({ position, sizeInBytes }: BatchPosition): Promise<RecordBatch> {
+    const bytes = Buffer.allocUnsafe(sizeInBytes);
+    await this.log.read(bytes, position);
+    return RecordBatch.split([bytes])[0]!;
+  }
+
+  /** The segment takes no more batches: the time index gets its last word, so that time lookups need no scan. */
+  seal(): void {
+    const largest = this.largestTimestamp;
+    if (largest !== null) this.timeIndex.maybeAppend(largest);
+    this.index.file.flush();
+    this.timeIndex.file.flush();
+  }
+
+  /** Cuts the segment after a batch boundary. */
+  truncate(position: number, nextOffset: number): void {
+    if (this.log.size() > position) this.log.truncateNow(position);
+    this.sizeInBytes = position;
+    this.index.truncateTo(nextOffset);
+    this.timeIndex.truncateTo(nextOffset);
+    this.#largest = null;
+  }
+
+  /** Forgets the indexes from an offset on, to be noted again by a scan. */
+  restartIndexes(fromOffset: number): void {
+    this.index.truncateTo(fromOffset);
+    this.timeIndex.truncateTo(fromOffset);
+    this.#largest = this.timeIndex.last();
+    this.#sinceIndexEntry = 0;
+  }
+
+  close(): void {
+    this.#log?.release();
+    this.#log = null;
+    this.index.file.close();
+    this.timeIndex.file.close();
+  }
+}
+
+/** What walking needs of a header, without making a view of it. */
+function headerAt(bytes: Buffer, at: number, position: number): BatchPosition {
+  const baseOffset = safe(bytes.readInt32BE(at), bytes.readUInt32BE(at + 4));
+  return {
+    baseOffset,
+    lastOffset: baseOffset + bytes.readInt32BE(at + 23),
+    position,
+    sizeInBytes: Math.max(batchHeaderSize, 12 + bytes.readInt32BE(at + 8)),
+    maxTimestamp: safe(bytes.readInt32BE(at + 35), bytes.readUInt32BE(at + 39)),
+  };
+}

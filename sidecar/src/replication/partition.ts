@@ -1,0 +1,179 @@
+import type { ErrorName, RecordBatch } from '@rookery/wire';
+import type { Appended, LogRead, PartitionLog } from '../log/partition-log.ts';
+import { CommitQueue, type Committed } from './commit-queue.ts';
+import { advanceWatermark } from './watermark.ts';
+
+/** What the cluster has decided about a partition, as far as this replica is concerned. */
+export interface PartitionRole {
+  readonly isLeader: boolean;
+  readonly leader: number;
+  readonly leaderEpoch: number;
+  /** How many replicas are in sync, this one among them. */
+  readonly inSyncReplicas: number;
+}
+
+/** Refused because of the partition's role, by the name of Kafka's error. */
+export class NotServed extends Error {
+  readonly error: ErrorName;
+
+  constructor(error: ErrorName, detail: string) {
+    super(`${error}: ${detail}`);
+    this.name = 'NotServed';
+    this.error = error;
+  }
+}
+
+/**
+ * A log with a role. It is what handlers and coordinators touch: it knows whether this broker leads, in which
+ * epoch, how far readers may read, and who waits for what. Followers and in-sync replicas beyond the leader's
+ * own log join here when brokers replicate; until then the leader's durable end is the whole agreement.
+ */
+export class Partition {
+  readonly log: PartitionLog;
+  #role: PartitionRole;
+  #highWatermark: number;
+  readonly #commits = new CommitQueue();
+  readonly #durables = new CommitQueue();
+  readonly #readers = new Set<() => void>();
+
+  readonly #minInSyncReplicas: number;
+
+  /** @param minInSyncReplicas how many must be in sync for acks=all (`min.insync.replicas`) */
+  constructor(log: PartitionLog, role: PartitionRole, minInSyncReplicas: number) {
+    this.log = log;
+    this.#minInSyncReplicas = minInSyncReplicas;
+    this.#role = role;
+    this.#highWatermark = log.durableEndOffset;
+    if (role.isLeader) this.#lead();
+    log.onDurable = () => this.#advance();
+    log.onOffline = () => this.#goOffline();
+  }
+
+  get role(): PartitionRole {
+    return this.#role;
+  }
+
+  get highWatermark(): number {
+    return this.#highWatermark;
+  }
+
+  /** Below it no transaction is undecided; without open transactions, the high watermark. */
+  get lastStableOffset(): number {
+    return this.#highWatermark;
+  }
+
+  become(role: PartitionRole): void {
+    if (role.leaderEpoch < this.#role.leaderEpoch) return;
+    const wasLeader = this.#role.isLeader;
+    this.#role = role;
+    if (role.isLeader) this.#lead();
+    else if (wasLeader) this.#release('NOT_LEADER_OR_FOLLOWER');
+    for (const wake of this.#readers) wake();
+  }
+
+  /**
+   * Appends batches as the leader, all or none. They get their offsets and epoch here and now; when they are
+   * safe is told by `whenCommitted` (acks=all) or `whenDurable` (acks=1).
+   *
+   * @param acks 0 none, 1 this broker, −1 all in-sync replicas
+   * @throws NotServed when this broker does not lead or too few replicas are in sync, AppendRefused when the log
+   *   does not take the batches
+   */
+  appendAsLeader(batches: readonly RecordBatch[], acks: number): Appended {
+    this.checkLeader(-1);
+    if (acks === -1 && this.#role.inSyncReplicas < this.#minInSyncReplicas) {
+      throw new NotServed(
+        'NOT_ENOUGH_REPLICAS',
+        `${this.#role.inSyncReplicas} of ${this.#minInSyncReplicas} are in sync`,
+      );
+    }
+    return this.log.appendAsLeader(batches, this.#role.leaderEpoch);
+  }
+
+  /** Told once every in-sync replica has the offset. */
+  whenCommitted(lastOffset: number, committed: Committed): void {
+    if (lastOffset < this.#highWatermark) committed(null);
+    else if (this.log.offlineReason !== null) committed('KAFKA_STORAGE_ERROR');
+    else this.#commits.add(lastOffset, committed);
+  }
+
+  /** Told once this replica has the offset as durably as `flush.mode` says. */
+  whenDurable(lastOffset: number, durable: Committed): void {
+    if (lastOffset < this.log.durableEndOffset) durable(null);
+    else if (this.log.offlineReason !== null) durable('KAFKA_STORAGE_ERROR');
+    else this.#durables.add(lastOffset, durable);
+  }
+
+  /**
+   * Whole batches from the one that holds `offset`, never past the high watermark.
+   *
+   * @throws NotServed for the wrong leader or epoch, OffsetOutOfRange for an offset that the log does not hold
+   */
+  read(options: {
+    offset: number;
+    maxBytes: number;
+    atLeastOne: boolean;
+    currentLeaderEpoch: number;
+  }): LogRead {
+    this.checkLeader(options.currentLeaderEpoch);
+    return this.log.read(options.offset, options.maxBytes, this.#highWatermark, options.atLeastOne);
+  }
+
+  /** @param currentLeaderEpoch what the client believes the epoch to be, −1 when it does not say */
+  checkLeader(currentLeaderEpoch: number): void {
+    const { isLeader, leaderEpoch } = this.#role;
+    if (!isLeader) throw new NotServed('NOT_LEADER_OR_FOLLOWER', this.name);
+    if (currentLeaderEpoch === -1 || currentLeaderEpoch === leaderEpoch) return;
+    const stale = currentLeaderEpoch < leaderEpoch;
+    throw new NotServed(
+      stale ? 'FENCED_LEADER_EPOCH' : 'UNKNOWN_LEADER_EPOCH',
+      `${this.name} is in epoch ${leaderEpoch}`,
+    );
+  }
+
+  get name(): string {
+    return `${this.log.topic}-${this.log.partition}`;
+  }
+
+  /** Wakes the reader whenever the high watermark moves or the role changes, until it unsubscribes. */
+  addReader(wake: () => void): void {
+    this.#readers.add(wake);
+  }
+
+  removeReader(wake: () => void): void {
+    this.#readers.delete(wake);
+  }
+
+  /** The partition goes away: whoever waits is told so. */
+  close(): void {
+    this.#release('NOT_LEADER_OR_FOLLOWER');
+    for (const wake of this.#readers) wake();
+    this.#readers.clear();
+  }
+
+  #lead(): void {
+    if (this.log.latestEpoch < this.#role.leaderEpoch) {
+      this.log.assignLeaderEpoch(this.#role.leaderEpoch, this.log.logEndOffset);
+    }
+  }
+
+  #advance(): void {
+    const durableEnd = this.log.durableEndOffset;
+    this.#durables.release(durableEnd);
+    const highWatermark = advanceWatermark(this.#highWatermark, [durableEnd]);
+    if (highWatermark === this.#highWatermark) return;
+    this.#highWatermark = highWatermark;
+    this.#commits.release(highWatermark);
+    for (const wake of this.#readers) wake();
+  }
+
+  #goOffline(): void {
+    this.#release('KAFKA_STORAGE_ERROR');
+    for (const wake of this.#readers) wake();
+  }
+
+  #release(error: ErrorName): void {
+    this.#commits.fail(error);
+    this.#durables.fail(error);
+  }
+}

@@ -1,0 +1,96 @@
+import type { ClusterImage, TopicImage } from '../cluster/cluster-image.ts';
+import type { LogManager } from '../log/log-manager.ts';
+import { Partition, type PartitionRole } from './partition.ts';
+
+export interface ReplicaManagerOptions {
+  readonly logs: LogManager;
+  readonly nodeId: number;
+  /** A topic's settings have come or changed: its logs must act on them. */
+  readonly minInSyncReplicas: (topic: TopicImage) => number;
+}
+
+/**
+ * The partitions that this broker hosts, as the cluster image has them: it makes, leads and drops them when
+ * the image changes. Internal topics have many partitions of which few are ever used, so theirs are made when
+ * they are first asked for.
+ */
+export class ReplicaManager {
+  readonly #options: ReplicaManagerOptions;
+  #image: ClusterImage | null = null;
+  readonly #partitions = new Map<string, Map<number, Partition>>();
+
+  constructor(options: ReplicaManagerOptions) {
+    this.#options = options;
+  }
+
+  /** Brings the hosted partitions in line with the image. */
+  apply(image: ClusterImage): void {
+    this.#image = image;
+    for (const [topicId, partitions] of this.#partitions) {
+      if (image.topicById(topicId) === undefined) this.#drop(topicId, partitions);
+    }
+    for (const topic of image.topics()) {
+      for (let index = 0; index < topic.partitions.length; index++) {
+        const hosted = this.#partitions.get(topic.id)?.get(index);
+        if (hosted !== undefined) hosted.become(this.#role(topic, index));
+        else if (!topic.isInternal || this.#isOnDisk(topic, index)) this.#host(topic, index);
+      }
+    }
+  }
+
+  /** Null when the partition does not exist or is not hosted here. */
+  find(name: string, index: number): Partition | null {
+    const topic = this.#image?.topicByName(name);
+    return topic === undefined ? null : this.#findIn(topic, index);
+  }
+
+  findById(topicId: string, index: number): Partition | null {
+    const topic = this.#image?.topicById(topicId);
+    return topic === undefined ? null : this.#findIn(topic, index);
+  }
+
+  *all(): Generator<Partition> {
+    for (const partitions of this.#partitions.values()) yield* partitions.values();
+  }
+
+  #findIn(topic: TopicImage, index: number): Partition | null {
+    const hosted = this.#partitions.get(topic.id)?.get(index);
+    if (hosted !== undefined) return hosted;
+    return topic.isInternal ? this.#host(topic, index) : null;
+  }
+
+  #host(topic: TopicImage, index: number): Partition | null {
+    const { logs, nodeId, minInSyncReplicas } = this.#options;
+    if (topic.partitions[index]?.replicas.includes(nodeId) !== true) return null;
+    const found = logs.get(topic.name, index);
+    // Files of a topic that was deleted and made again while this broker was away are not this topic's.
+    if (found !== undefined && found.topicId !== topic.id) logs.delete(topic.name, index);
+    const log = logs.get(topic.name, index) ?? logs.create(topic.name, index, topic.id);
+    const partition = new Partition(log, this.#role(topic, index), minInSyncReplicas(topic));
+    const partitions = this.#partitions.get(topic.id) ?? new Map<number, Partition>();
+    this.#partitions.set(topic.id, partitions.set(index, partition));
+    return partition;
+  }
+
+  #drop(topicId: string, partitions: Map<number, Partition>): void {
+    this.#partitions.delete(topicId);
+    for (const partition of partitions.values()) {
+      partition.close();
+      this.#options.logs.delete(partition.log.topic, partition.log.partition);
+    }
+  }
+
+  #role(topic: TopicImage, index: number): PartitionRole {
+    const { leader, leaderEpoch, inSyncReplicas } = topic.partitions[index]!;
+    return {
+      isLeader: leader === this.#options.nodeId,
+      leader,
+      leaderEpoch,
+      inSyncReplicas: inSyncReplicas.length,
+    };
+  }
+
+  #isOnDisk(topic: TopicImage, index: number): boolean {
+    return this.#options.logs.get(topic.name, index)?.topicId === topic.id;
+  }
+}

@@ -1,0 +1,317 @@
+import type { Socket } from 'node:net';
+import { FrameCutter, WireError, type ByteSpan } from '@rookery/wire';
+import type { FileRegion } from '../vfs/file-region.ts';
+import type { BufferPool } from './buffer-pool.ts';
+import type { Dispatcher, Reply } from './dispatch.ts';
+import { FrameRefused } from './frame-refused.ts';
+import type { MemoryBudget } from './memory-budget.ts';
+
+export interface ConnectionLimits {
+  /** Largest request frame in bytes (`socket.request.max.bytes`). */
+  readonly frameBytesMax: number;
+  /** Requests of one connection that may be unanswered before it is no longer read. */
+  readonly inFlightMax: number;
+  /** Bytes of answers a peer may leave unread before it is no longer served. */
+  readonly unreadBytesMax: number;
+}
+
+export interface ConnectionDeps {
+  readonly dispatcher: Dispatcher;
+  readonly budget: MemoryBudget;
+  readonly pool: BufferPool;
+  readonly limits: ConnectionLimits;
+  readonly traffic: { bytesIn: number; bytesOut: number };
+  /** A monotonic time in milliseconds. */
+  now(): number;
+  closed(connection: Connection, reason: string | null): void;
+  /** A handler threw what no handler should: the broker goes on, this connection does not. */
+  failed(error: unknown): void;
+}
+
+/** Frames up to this size are taken in without asking the budget. */
+const smallFrame = 16 * 1024;
+/** Regions up to this size are read on the loop: a pool hop costs more than reading what was just written. */
+const readOnLoopMax = 64 * 1024;
+
+interface Slot {
+  reply: Reply | undefined;
+  /** Bytes taken from the budget for the request. */
+  readonly taken: number;
+}
+
+/**
+ * One client. Requests start in the order in which they came and run side by side; answers leave in that
+ * order. A peer that does not read its answers is no longer read itself, so memory stays bounded.
+ */
+export class Connection {
+  readonly remoteAddress: string;
+  readonly #socket: Socket;
+  readonly #deps: ConnectionDeps;
+  readonly #cutter: FrameCutter;
+  readonly #slots: Slot[] = [];
+  readonly #outgoing: ByteSpan[] = [];
+  readonly #releases = new Set<() => void>();
+  /** Bytes of budget held for the frame that is arriving. */
+  #admitted = 0;
+  #waitsForBudget = false;
+  #readsRegion = false;
+  #cutting = false;
+  #closed = false;
+  #reason: string | null = null;
+  lastActive: number;
+
+  constructor(socket: Socket, deps: ConnectionDeps) {
+    this.#socket = socket;
+    this.#deps = deps;
+    this.#cutter = new FrameCutter(deps.limits.frameBytesMax);
+    this.remoteAddress = socket.remoteAddress ?? '';
+    this.lastActive = deps.now();
+    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    socket.on('drain', () => {
+      this.lastActive = deps.now();
+      this.#write();
+    });
+    socket.on('error', (error) => (this.#reason ??= error.message));
+    socket.on('close', () => this.#onClose());
+  }
+
+  /** The peer owes the rest of a request: one that stalls now is cut off sooner than an idle one. */
+  get isMidFrame(): boolean {
+    return !this.#socket.isPaused() && (this.#cutter.pending >= 0 || this.#cutter.held > 0);
+  }
+
+  /** The peer owes nothing and is owed nothing. */
+  get isIdle(): boolean {
+    return this.#slots.length === 0 && !this.isUnread;
+  }
+
+  /** Answers are on their way, and the peer has not taken them. */
+  get isUnread(): boolean {
+    return this.#outgoing.length > 0 || this.#socket.writableLength > 0;
+  }
+
+  close(reason: string): void {
+    this.#reason ??= reason;
+    this.#socket.destroy();
+  }
+
+  /** Lets what is answered leave, then closes. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  whenClosed(release: () => void): () => void {
+    if (this.#closed) release();
+    else this.#releases.add(release);
+    return () => this.#releases.delete(release);
+  }
+
+  #onData(chunk: Buffer): void {
+    this.lastActive = this.#deps.now();
+    this.#deps.traffic.bytesIn += chunk.length;
+    this.#cutter.push(chunk);
+    this.#cut();
+  }
+
+  /** Dispatches every whole frame that may be taken now; stops reading when no more may. */
+  #cut(): void {
+    if (this.#cutting || this.#closed) return;
+    this.#cutting = true;
+    try {
+      // One cork around the turn: answers to pipelined requests leave in one gathered write.
+      this.#socket.cork();
+      while (this.#mayTake()) {
+        const frame = this.#cutter.next();
+        if (frame === null) {
+          if (this.#admit()) break;
+          return;
+        }
+        this.#dispatch(frame);
+      }
+      this.#setReading(this.#mayTake());
+    } catch (error) {
+      this.#refuse(error);
+    } finally {
+      this.#cutting = false;
+      this.#socket.uncork();
+    }
+  }
+
+  #mayTake(): boolean {
+    const { inFlightMax, unreadBytesMax } = this.#deps.limits;
+    return (
+      !this.#closed &&
+      !this.#waitsForBudget &&
+      this.#slots.length < inFlightMax &&
+      this.#socket.writableLength < unreadBytesMax
+    );
+  }
+
+  /** Asks the budget for the frame that is arriving; false when it must wait. */
+  #admit(): boolean {
+    const size = this.#cutter.pending;
+    if (size <= smallFrame || this.#admitted > 0) return true;
+    if (this.#deps.budget.take(size, () => this.#budgetFreed())) {
+      this.#admitted = size;
+      return true;
+    }
+    this.#waitsForBudget = true;
+    this.#setReading(false);
+    return false;
+  }
+
+  #budgetFreed(): void {
+    if (this.#closed) return;
+    this.#waitsForBudget = false;
+    this.#cut();
+  }
+
+  #setReading(reading: boolean): void {
+    if (this.#closed) return;
+    if (reading && this.#socket.isPaused()) this.#socket.resume();
+    else if (!reading && !this.#socket.isPaused()) this.#socket.pause();
+  }
+
+  #dispatch(frame: readonly Buffer[]): void {
+    const slot: Slot = { reply: undefined, taken: this.#admitted };
+    this.#admitted = 0;
+    this.#slots.push(slot);
+    let reply: Reply | Promise<Reply>;
+    try {
+      reply = this.#deps.dispatcher.dispatch(frame, this);
+    } catch (error) {
+      if (slot.taken > 0) this.#deps.budget.give(slot.taken);
+      throw error;
+    }
+    if (reply instanceof Promise) {
+      reply.then(
+        (late) => this.#answer(slot, late),
+        (error: unknown) => {
+          if (slot.taken > 0) this.#deps.budget.give(slot.taken);
+          this.#refuse(error);
+        },
+      );
+    } else {
+      this.#answer(slot, reply);
+    }
+  }
+
+  #answer(slot: Slot, reply: Reply): void {
+    if (slot.taken > 0) this.#deps.budget.give(slot.taken);
+    slot.reply = reply;
+    if (this.#closed) {
+      release(reply ?? []);
+      return;
+    }
+    let ready = 0;
+    while (ready < this.#slots.length && this.#slots[ready]!.reply !== undefined) {
+      const spans = this.#slots[ready]!.reply;
+      for (const span of spans ?? []) this.#outgoing.push(span);
+      ready++;
+    }
+    if (ready === 0) return;
+    this.#slots.splice(0, ready);
+    this.#write();
+    if (!this.#cutting) this.#cut();
+  }
+
+  /** Writes what may leave: buffers at once, file regions piece by piece through pooled buffers. */
+  #write(): void {
+    if (this.#readsRegion || this.#closed) return;
+    this.#socket.cork();
+    let sent = 0;
+    while (sent < this.#outgoing.length && this.#socket.writableLength < this.#deps.limits.unreadBytesMax) {
+      const span = this.#outgoing[sent]!;
+      if (span instanceof Uint8Array) {
+        this.#send(span);
+        sent++;
+        continue;
+      }
+      const region = span as FileRegion;
+      if (region.byteLength > readOnLoopMax) {
+        this.#outgoing.splice(0, sent);
+        this.#socket.uncork();
+        void this.#sendRegion(region);
+        return;
+      }
+      try {
+        this.#send(region.readNow());
+      } catch (error) {
+        this.#socket.uncork();
+        return this.#refuse(error);
+      }
+      region.release();
+      sent++;
+    }
+    this.#outgoing.splice(0, sent);
+    this.#socket.uncork();
+    if (!this.#cutting && this.#socket.isPaused()) this.#cut();
+  }
+
+  /** Sends the region at the head of the queue, one pooled buffer at a time, no faster than the peer reads. */
+  async #sendRegion(region: FileRegion): Promise<void> {
+    this.#readsRegion = true;
+    try {
+      for (let at = 0; at < region.byteLength && !this.#closed;) {
+        const buffer = this.#deps.pool.take();
+        let piece: Buffer;
+        try {
+          piece = await region.read(buffer, at);
+        } catch (error) {
+          this.#deps.pool.give(buffer);
+          throw error;
+        }
+        at += piece.length;
+        await this.#sendPooled(piece, buffer);
+      }
+    } catch (error) {
+      this.#readsRegion = false;
+      return this.#refuse(error);
+    }
+    this.#readsRegion = false;
+    if (this.#closed) return;
+    this.#outgoing.shift();
+    region.release();
+    this.#write();
+  }
+
+  /** Resolves when the socket has taken the bytes, which is when the buffer may be used again. */
+  #sendPooled(piece: Buffer, buffer: Buffer): Promise<void> {
+    this.lastActive = this.#deps.now();
+    this.#deps.traffic.bytesOut += piece.length;
+    return new Promise((resolve) => {
+      this.#socket.write(piece, () => {
+        this.#deps.pool.give(buffer);
+        resolve();
+      });
+    });
+  }
+
+  #send(bytes: Uint8Array): void {
+    this.#deps.traffic.bytesOut += bytes.length;
+    this.#socket.write(bytes);
+  }
+
+  #refuse(error: unknown): void {
+    if (!(error instanceof FrameRefused || error instanceof WireError)) this.#deps.failed(error);
+    this.close(error instanceof Error ? error.message : String(error));
+  }
+
+  #onClose(): void {
+    this.#closed = true;
+    for (const slot of this.#slots) {
+      release(slot.reply ?? []);
+      // A slot without an answer gives its bytes back when its handler is done with them.
+    }
+    release(this.#outgoing);
+    if (this.#admitted > 0) this.#deps.budget.give(this.#admitted);
+    for (const letGo of this.#releases) letGo();
+    this.#releases.clear();
+    this.#deps.closed(this, this.#reason);
+  }
+}
+
+/** Lets go of the files behind an answer that will not be sent. */
+function release(spans: readonly ByteSpan[]): void {
+  for (const span of spans) if (!(span instanceof Uint8Array)) (span as FileRegion).release();
+}

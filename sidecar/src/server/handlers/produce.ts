@@ -1,0 +1,236 @@
+import {
+  ErrorCode,
+  produce,
+  RecordBatch,
+  WireError,
+  type Decoded,
+  type Encodable,
+  type ErrorName,
+  type legacyProduce,
+  type Request,
+} from '@rookery/wire';
+import type { Clock } from '../../clock.ts';
+import { AppendRefused } from '../../log/append-checks.ts';
+import { NotServed, type Partition } from '../../replication/partition.ts';
+import type { ReplicaManager } from '../../replication/replica-manager.ts';
+import { FrameRefused } from '../frame-refused.ts';
+import { handler, type Answer, type Call, type Handler } from '../handler.ts';
+
+// Produce — appends one record batch to each partition named.
+//
+// Behaviour
+//   · acks=all answers when the batch is below the high watermark, acks=1 when it is as durable on this
+//     broker as flush.mode says, acks=0 never: there an error closes the connection, so that the client looks
+//     for the leader again.
+//   · Batches are appended in the order of their arrival on a connection; an answer waits for the slowest of
+//     its partitions, others are not held up.
+//   · Records are not decoded; the batch's base offset and leader epoch are patched where they lie.
+// Version notes
+//   v0–v2 are advertised and refused: librdkafka up to 2.11 stops compressing when version 0 is not offered.
+//   v7 is the first that may carry zstd. v13 names topics by id.
+
+type PartitionAnswer = Answer<typeof produce>['responses'][number]['partitionResponses'][number];
+
+const zstdFrom = 7;
+
+interface ProduceDeps {
+  readonly replicas: ReplicaManager;
+  readonly clock: Clock;
+}
+
+export function produceHandler(deps: ProduceDeps): Handler {
+  return handler<typeof produce>({
+    api: produce,
+    advertisedFrom: 0,
+    handle: (request, call) => {
+      if (request.acks === 0) return appendUnacknowledged(deps, request, call);
+      return new Promise((resolve) => new Appending(deps, request, call, resolve));
+    },
+  });
+}
+
+/** One request on its way: appended at once, answered when every partition has been told. */
+class Appending {
+  readonly #answer: { topic: TopicOf<typeof produce>; partitions: PartitionAnswer[] }[] = [];
+  readonly #resolve: (answer: Answer<typeof produce>) => void;
+  #pending = 1;
+  #timeout: { cancel(): void } | null = null;
+
+  constructor(
+    deps: ProduceDeps,
+    request: Request<typeof produce>,
+    call: Call,
+    resolve: (answer: Answer<typeof produce>) => void,
+  ) {
+    this.#resolve = resolve;
+    const acksValid = request.acks === 1 || request.acks === -1;
+    for (const topic of request.topicData) {
+      const partitions: PartitionAnswer[] = [];
+      this.#answer.push({ topic, partitions });
+      for (const { index, records } of topic.partitionData) {
+        const answer: PartitionAnswer = {
+          index,
+          errorCode: 0,
+          baseOffset: -1,
+          logAppendTimeMs: -1,
+          logStartOffset: -1,
+        };
+        partitions.push(answer);
+        if (!acksValid) answer.errorCode = ErrorCode.INVALID_REQUIRED_ACKS;
+        else this.#append(deps, request, call, topic, index, records, answer);
+      }
+    }
+    this.#settle();
+    // The promise is kept when the log answers, whatever the client's patience: only a stuck disk gets here.
+    if (this.#pending > 0)
+      this.#timeout = deps.clock.after(Math.max(1, request.timeoutMs), () => this.#expire());
+  }
+
+  #append(
+    deps: ProduceDeps,
+    request: Request<typeof produce>,
+    call: Call,
+    topic: TopicOf<typeof produce>,
+    index: number,
+    records: readonly Buffer[] | null,
+    answer: PartitionAnswer,
+  ): void {
+    try {
+      const partition = partitionOf(deps.replicas, topic, index, call.version);
+      const appended = partition.appendAsLeader(batchesOf(records, call.version, request), request.acks);
+      answer.logAppendTimeMs = appended.logAppendTime;
+      answer.logStartOffset = appended.logStartOffset;
+      this.#pending++;
+      // Until the log has answered, an answer that leaves early (a timeout) must say so.
+      answer.errorCode = ErrorCode.REQUEST_TIMED_OUT;
+      const settled = (error: ErrorName | null): void => {
+        answer.errorCode = codeOf(error);
+        if (error === null) answer.baseOffset = appended.baseOffset;
+        this.#settle();
+      };
+      if (request.acks === 1) partition.whenDurable(appended.lastOffset, settled);
+      else partition.whenCommitted(appended.lastOffset, settled);
+    } catch (error) {
+      refuse(answer, error);
+    }
+  }
+
+  #settle(): void {
+    if (--this.#pending > 0) return;
+    this.#timeout?.cancel();
+    this.#finish();
+  }
+
+  #expire(): void {
+    this.#pending = Infinity;
+    this.#finish();
+  }
+
+  #finish(): void {
+    this.#resolve({
+      responses: this.#answer.map(({ topic, partitions }) => ({
+        name: topic.name,
+        topicId: topic.topicId,
+        // A copy: answers that are settled after a timeout must not change what is being encoded.
+        partitionResponses: partitions.map((partition) => ({ ...partition })),
+      })),
+    });
+  }
+}
+
+type TopicOf<A extends typeof produce> = Request<A>['topicData'][number];
+
+function appendUnacknowledged(deps: ProduceDeps, request: Request<typeof produce>, call: Call): null {
+  for (const topic of request.topicData) {
+    for (const { index, records } of topic.partitionData) {
+      const answer: PartitionAnswer = { index, errorCode: 0, baseOffset: -1 };
+      try {
+        const partition = partitionOf(deps.replicas, topic, index, call.version);
+        partition.appendAsLeader(batchesOf(records, call.version, request), 0);
+      } catch (error) {
+        refuse(answer, error);
+        throw new FrameRefused(
+          `acks=0 to ${topic.name || topic.topicId}-${index}: ${answer.errorMessage ?? answer.errorCode}`,
+        );
+      }
+    }
+  }
+  return null;
+}
+
+function partitionOf(
+  replicas: ReplicaManager,
+  topic: TopicOf<typeof produce>,
+  index: number,
+  version: number,
+): Partition {
+  if (version >= 13) {
+    const partition = replicas.findById(topic.topicId, index);
+    if (partition === null) throw new NotServed('UNKNOWN_TOPIC_ID', topic.topicId);
+    return partition;
+  }
+  const partition = replicas.find(topic.name, index);
+  if (partition === null) throw new NotServed('UNKNOWN_TOPIC_OR_PARTITION', `${topic.name}-${index}`);
+  return partition;
+}
+
+/** @throws AppendRefused for what is not exactly one batch that this version may carry */
+function batchesOf(
+  records: readonly Buffer[] | null,
+  version: number,
+  request: Request<typeof produce>,
+): RecordBatch[] {
+  if (request.transactionalId !== null)
+    throw new AppendRefused('INVALID_TXN_STATE', 'transactions are not served');
+  const batches = records === null ? [] : RecordBatch.split(records);
+  if (batches.length !== 1) {
+    throw new AppendRefused(
+      'INVALID_RECORD',
+      `a partition takes exactly one batch a request, not ${batches.length}`,
+    );
+  }
+  if (version < zstdFrom && batches[0]!.codec === 'zstd') {
+    throw new AppendRefused(
+      'UNSUPPORTED_COMPRESSION_TYPE',
+      `zstd needs Produce version ${zstdFrom}, this is ${version}`,
+    );
+  }
+  return batches;
+}
+
+/** @throws the error itself when it is not a refusal but a mistake of ours */
+function refuse(answer: PartitionAnswer, error: unknown): void {
+  if (error instanceof AppendRefused) {
+    answer.errorCode = codeOf(error.error);
+    answer.errorMessage = error.message;
+    answer.recordErrors = error.recordErrors?.map(({ index, message }) => ({
+      batchIndex: index,
+      batchIndexErrorMessage: message,
+    }));
+  } else if (error instanceof NotServed) {
+    answer.errorCode = codeOf(error.error);
+    answer.errorMessage = error.message;
+  } else if (error instanceof WireError) {
+    answer.errorCode =
+      error.code === 'RK9103' ? ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT : ErrorCode.CORRUPT_MESSAGE;
+    answer.errorMessage = error.message;
+  } else {
+    throw error;
+  }
+}
+
+const codeOf = (error: ErrorName | null): number => (error === null ? ErrorCode.NONE : ErrorCode[error]);
+
+export function refuseLegacyProduce(
+  request: Decoded<typeof legacyProduce.request>,
+): Encodable<typeof legacyProduce.response> {
+  return {
+    responses: request.topicData.map(({ name, partitionData }) => ({
+      name,
+      partitionResponses: partitionData.map(({ index }) => ({
+        index,
+        errorCode: ErrorCode.UNSUPPORTED_VERSION,
+      })),
+    })),
+  };
+}

@@ -1,0 +1,91 @@
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import type { Clock, Timer } from '../clock.ts';
+import { Connection, type ConnectionDeps } from './connection.ts';
+
+export interface ListenerOptions {
+  readonly host: string;
+  readonly port: number;
+  /** `max.connections`: one more is closed at once. */
+  readonly connectionsMax: number;
+  /** `connections.max.idle.ms`. */
+  readonly idleMs: number;
+  /** How long a peer may pause inside a request. */
+  readonly stallMs: number;
+  readonly clock: Clock;
+  readonly opened: (connection: Connection) => void;
+  readonly refused: (remoteAddress: string, reason: string) => void;
+  readonly connection: ConnectionDeps;
+}
+
+const sweepMs = 5_000;
+/** How long closing connections may take to send what is answered. */
+const endMs = 1_000;
+
+/** The Kafka port: takes connections in, counts them, and cuts off those that only sit there. */
+export class Listener {
+  readonly connections = new Set<Connection>();
+  readonly #options: ListenerOptions;
+  readonly #server: Server;
+  #sweep: Timer | null = null;
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+  }
+
+  /** Resolves with the address in use: `port` 0 has become a real one. */
+  listen(): Promise<{ host: string; port: number }> {
+    const { host, port, clock } = this.#options;
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ host, port }, () => {
+        this.#server.off('error', reject);
+        this.#sweep = clock.every(sweepMs, () => this.#cutOffIdle());
+        const address = this.#server.address() as AddressInfo;
+        resolve({ host: address.address, port: address.port });
+      });
+    });
+  }
+
+  /** No new connections; the others may send what is answered, then close. */
+  async close(): Promise<void> {
+    this.#sweep?.cancel();
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const connection of this.connections) connection.end();
+    const late = this.#options.clock.after(endMs, () => {
+      for (const connection of this.connections) connection.close('the broker stops');
+    });
+    await closed;
+    late.cancel();
+  }
+
+  #accept(socket: Socket): void {
+    const { connectionsMax, connection: deps } = this.#options;
+    if (this.connections.size >= connectionsMax) {
+      this.#options.refused(socket.remoteAddress ?? '', `max.connections (${connectionsMax}) is reached`);
+      socket.on('error', () => {});
+      socket.destroy();
+      return;
+    }
+    const connection = new Connection(socket, {
+      ...deps,
+      closed: (which, reason) => {
+        this.connections.delete(which);
+        deps.closed(which, reason);
+      },
+    });
+    this.connections.add(connection);
+    this.#options.opened(connection);
+  }
+
+  #cutOffIdle(): void {
+    const { idleMs, stallMs, connection } = this.#options;
+    const now = connection.now();
+    for (const each of this.connections) {
+      const quiet = now - each.lastActive;
+      if (each.isMidFrame && quiet > stallMs) each.close('stalled inside a request');
+      else if (each.isIdle && quiet > idleMs) each.close('idle');
+      else if (!each.isIdle && each.isUnread && quiet > stallMs) each.close('does not read its answers');
+    }
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * The disk as the sidecar sees it: the only door to files. `node.ts` is the real one, `memory.ts` its hostile
+ * twin. Synchronous calls are for what the loop does itself (a write into the page cache, opening); what waits
+ * for the platter is a promise and runs on the pool.
+ *
+ * Errors are the operating system's: an `Error` with a `code` (ENOSPC, EIO, ENOENT, …).
+ */
+export interface FileSystem {
+  /** @param mode `create` makes the file where there is none */
+  open(path: string, mode: 'read' | 'write' | 'create'): File;
+  exists(path: string): boolean;
+  /** Size in bytes. */
+  size(path: string): number;
+  /** Names in a directory, sorted. */
+  list(directory: string): string[];
+  isDirectory(path: string): boolean;
+  /** Parents included; fine when it is there. */
+  makeDirectory(path: string): void;
+  /** Replaces what stands at `to`. Durable after the directory is synced. */
+  rename(from: string, to: string): void;
+  remove(path: string): void;
+  /** Removes a directory and all in it. */
+  removeDirectory(path: string): Promise<void>;
+  /** Makes creations, renames and removals in a directory durable. */
+  syncDirectory(path: string): Promise<void>;
+  syncDirectoryNow(path: string): void;
+  /**
+   * Takes a lock that the kernel drops with the process.
+   * @returns null when another process has it
+   */
+  lock(path: string): Lock | null;
+}
+
+export interface Lock {
+  release(): void;
+}
+
+/** An open file. It closes when the last holder lets go, so that a region outlives the file's deletion. */
+export interface File {
+  readonly path: string;
+  size(): number;
+  /** Bytes read: fewer than asked for only at the end of the file. */
+  read(into: Uint8Array, position: number): Promise<number>;
+  readNow(into: Uint8Array, position: number): number;
+  /** Writes all of the chunks, in order, or throws. */
+  writeNow(chunks: readonly Uint8Array[], position: number): void;
+  truncateNow(size: number): void;
+  /** Makes what was written durable. After a failure nothing is known of the unsynced bytes. */
+  sync(): Promise<void>;
+  syncNow(): void;
+  retain(): void;
+  release(): void;
+}
+
+/** The whole of a file, null when there is none. */
+export function readFile(fs: FileSystem, path: string): Buffer | null {
+  if (!fs.exists(path)) return null;
+  const file = fs.open(path, 'read');
+  try {
+    const bytes = Buffer.alloc(file.size());
+    return bytes.subarray(0, file.readNow(bytes, 0));
+  } finally {
+    file.release();
+  }
+}
+
+/** Puts a file in place whole or not at all: written aside, synced, renamed, the directory synced. */
+export async function writeAtomically(fs: FileSystem, path: string, bytes: Uint8Array): Promise<void> {
+  const aside = `${path}.tmp`;
+  const file = fs.open(aside, 'create');
+  try {
+    file.truncateNow(0);
+    file.writeNow([bytes], 0);
+    await file.sync();
+  } finally {
+    file.release();
+  }
+  fs.rename(aside, path);
+  await fs.syncDirectory(parentOf(path));
+}
+
+/** The same before the loop turns: at start and stop, when nobody waits for the loop. */
+export function writeAtomicallyNow(fs: FileSystem, path: string, bytes: Uint8Array): void {
+  const aside = `${path}.tmp`;
+  const file = fs.open(aside, 'create');
+  try {
+    file.truncateNow(0);
+    file.writeNow([bytes], 0);
+    file.syncNow();
+  } finally {
+    file.release();
+  }
+  fs.rename(aside, path);
+  fs.syncDirectoryNow(parentOf(path));
+}
+
+export const parentOf = (path: string): string => path.slice(0, path.lastIndexOf('/')) || '/';
+
+/** Reads until `into` is full or the file ends. */
+export function readFully(
+  read: (into: Uint8Array, position: number) => number,
+  into: Uint8Array,
+  position: number,
+): number {
+  let have = 0;
+  while (have < into.length) {
+    const count = read(into.subarray(have), position + have);
+    if (count === 0) break;
+    have += count;
+  }
+  return have;
+}
