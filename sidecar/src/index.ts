@@ -1,1 +1,2 @@
-export {};
+export { brokerSettings, topicFallbacks, topicSettings } from './settings.ts';
+export { sidecarErrors } from './errors.ts';

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { isLoopback } from '../listener-address.ts';
+import { isLoopback, type Address } from '../listener-address.ts';
 import type { Metrics } from '../metrics.ts';
 
 export interface AdminOptions {
@@ -36,7 +36,7 @@ export class AdminServer {
   }
 
   /** Resolves with the address in use: `port` 0 has become a real one. */
-  listen(): Promise<{ host: string; port: number }> {
+  listen(): Promise<Address> {
     const { host, port } = this.#options;
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);

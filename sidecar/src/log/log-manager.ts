@@ -2,15 +2,15 @@ import { randomUuid, type Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
 import { Checkpoint } from './checkpoint.ts';
-import { DataDirectory, type Identity } from './data-directory.ts';
+import type { DataDirectory } from './data-directory.ts';
 import { Flusher } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
 import { PartitionLog } from './partition-log.ts';
 
 export interface LogManagerOptions {
   readonly fs: FileSystem;
-  readonly directory: string;
-  readonly nodeId: number;
+  /** Opened and locked by whoever else keeps files in it too. */
+  readonly directory: DataDirectory;
   readonly clock: Clock;
   readonly events: EventBus;
   readonly configOf: (topic: string) => LogConfig;
@@ -24,34 +24,24 @@ const nameMax = 255;
 /** Every partition log of a data directory, and the checkpoints they share. */
 export class LogManager {
   readonly #options: LogManagerOptions;
-  readonly #directory: DataDirectory;
   readonly #flusher: Flusher;
   readonly #logs = new Map<string, PartitionLog>();
   readonly #recoveryPoints: Checkpoint;
   readonly #startOffsets: Checkpoint;
   #isCheckpointing = false;
 
-  private constructor(options: LogManagerOptions, directory: DataDirectory) {
+  private constructor(options: LogManagerOptions) {
+    const { fs, directory } = options;
     this.#options = options;
-    this.#directory = directory;
-    this.#recoveryPoints = new Checkpoint(
-      options.fs,
-      `${options.directory}/recovery-point-offset-checkpoint`,
-    );
-    this.#startOffsets = new Checkpoint(options.fs, `${options.directory}/log-start-offset-checkpoint`);
+    this.#recoveryPoints = new Checkpoint(fs, `${directory.path}/recovery-point-offset-checkpoint`);
+    this.#startOffsets = new Checkpoint(fs, `${directory.path}/log-start-offset-checkpoint`);
     this.#flusher = new Flusher(options.clock, () => void this.checkpoint());
   }
 
-  /** @throws SidecarError for a directory that cannot be had */
   static open(options: LogManagerOptions): LogManager {
-    const directory = DataDirectory.open(options.fs, options.directory, options.nodeId, options.clock);
-    const manager = new LogManager(options, directory);
+    const manager = new LogManager(options);
     manager.#openAll();
     return manager;
-  }
-
-  get identity(): Identity {
-    return this.#directory.identity;
   }
 
   all(): Iterable<PartitionLog> {
@@ -65,11 +55,11 @@ export class LogManager {
   /** Makes the partition's directory. Its name is durable before anything in it is acknowledged. */
   create(topic: string, partition: number, topicId: string): PartitionLog {
     const { fs, directory } = this.#options;
-    const path = `${directory}/${topic}-${partition}`;
+    const path = `${directory.path}/${topic}-${partition}`;
     fs.makeDirectory(path);
     writeAtomicallyNow(fs, `${path}/${partitionMetadata}`, Buffer.from(`version: 0\ntopic_id: ${topicId}`));
-    fs.syncDirectoryNow(directory);
-    return this.#open(topic, partition, topicId, { logStartOffset: 0, recoveryPoint: 0, isMarked: false });
+    fs.syncDirectoryNow(directory.path);
+    return this.#open(topic, partition, topicId, { logStartOffset: 0, recoveryPoint: 0, isMarked: true });
   }
 
   /** Gone from sight when it returns; the files go in the background. */
@@ -82,9 +72,9 @@ export class LogManager {
     this.#flusher.forget(log);
     log.abandon();
     const suffix = `.${Buffer.from(randomUuid(clock), 'base64url').toString('hex')}${deletedSuffix}`;
-    const aside = `${directory}/${name.slice(0, nameMax - suffix.length)}${suffix}`;
+    const aside = `${directory.path}/${name.slice(0, nameMax - suffix.length)}${suffix}`;
     fs.rename(log.directory, aside);
-    fs.syncDirectoryNow(directory);
+    fs.syncDirectoryNow(directory.path);
     this.#removeInBackground(aside);
   }
 
@@ -110,8 +100,7 @@ export class LogManager {
     const whole = await Promise.all(logs.map((log) => log.close()));
     this.#recoveryPoints.writeNow(this.#offsets((log) => log.recoveryPoint));
     this.#startOffsets.writeNow(this.#offsets((log) => log.logStartOffset));
-    if (whole.every(Boolean)) this.#directory.markCleanStop();
-    this.#directory.unlock();
+    if (whole.every(Boolean)) this.#options.directory.markCleanStop();
   }
 
   #offsets(of: (log: PartitionLog) => number): Map<string, number> {
@@ -122,9 +111,9 @@ export class LogManager {
     const { fs, directory } = this.#options;
     const recoveryPoints = this.#recoveryPoints.read();
     const startOffsets = this.#startOffsets.read();
-    const isMarked = this.#directory.wasCleanlyStopped;
-    for (const name of fs.list(directory)) {
-      const path = `${directory}/${name}`;
+    const isMarked = directory.wasCleanlyStopped;
+    for (const name of fs.list(directory.path)) {
+      const path = `${directory.path}/${name}`;
       if (!fs.isDirectory(path)) continue;
       if (name.endsWith(deletedSuffix)) {
         this.#removeInBackground(path);
@@ -149,7 +138,7 @@ export class LogManager {
   ): PartitionLog {
     const { fs, directory, clock, events, configOf } = this.#options;
     const log = PartitionLog.open(
-      { topic, partition, topicId, directory: `${directory}/${topic}-${partition}` },
+      { topic, partition, topicId, directory: `${directory.path}/${topic}-${partition}` },
       configOf(topic),
       { fs, clock, events, flusher: this.#flusher },
       found,

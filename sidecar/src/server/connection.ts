@@ -56,6 +56,7 @@ export class Connection {
   #waitsForBudget = false;
   #readsRegion = false;
   #cutting = false;
+  #ending = false;
   #closed = false;
   #reason: string | null = null;
   lastActive: number;
@@ -95,9 +96,17 @@ export class Connection {
     this.#socket.destroy();
   }
 
-  /** Lets what is answered leave, then closes. */
+  /** Takes nothing more in; what is being answered leaves, what is parked is answered as it stands, then it closes. */
   end(): void {
-    this.#socket.end();
+    this.#ending = true;
+    // Read on, into nothing: a paused socket would not see that the peer has closed too.
+    this.#socket.resume();
+    for (const letGo of [...this.#releases]) letGo();
+    this.#endWhenAnswered();
+  }
+
+  #endWhenAnswered(): void {
+    if (this.#ending && this.#slots.length === 0 && this.#outgoing.length === 0) this.#socket.end();
   }
 
   whenClosed(release: () => void): () => void {
@@ -107,6 +116,7 @@ export class Connection {
   }
 
   #onData(chunk: Buffer): void {
+    if (this.#ending) return;
     this.lastActive = this.#deps.now();
     this.#deps.traffic.bytesIn += chunk.length;
     this.#cutter.push(chunk);
@@ -141,6 +151,7 @@ export class Connection {
     const { inFlightMax, unreadBytesMax } = this.#deps.limits;
     return (
       !this.#closed &&
+      !this.#ending &&
       !this.#waitsForBudget &&
       this.#slots.length < inFlightMax &&
       this.#socket.writableLength < unreadBytesMax
@@ -167,7 +178,7 @@ export class Connection {
   }
 
   #setReading(reading: boolean): void {
-    if (this.#closed) return;
+    if (this.#closed || this.#ending) return;
     if (reading && this.#socket.isPaused()) this.#socket.resume();
     else if (!reading && !this.#socket.isPaused()) this.#socket.pause();
   }
@@ -245,6 +256,7 @@ export class Connection {
     }
     this.#outgoing.splice(0, sent);
     this.#socket.uncork();
+    this.#endWhenAnswered();
     if (!this.#cutting && this.#socket.isPaused()) this.#cut();
   }
 

@@ -1,5 +1,6 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import type { Clock, Timer } from '../clock.ts';
+import type { Address } from '../listener-address.ts';
 import { Connection, type ConnectionDeps } from './connection.ts';
 
 export interface ListenerOptions {
@@ -14,7 +15,8 @@ export interface ListenerOptions {
   readonly clock: Clock;
   readonly opened: (connection: Connection) => void;
   readonly refused: (remoteAddress: string, reason: string) => void;
-  readonly connection: ConnectionDeps;
+  /** Made when the port is known, which handlers advertise. */
+  readonly connection: (bound: Address) => ConnectionDeps;
 }
 
 const sweepMs = 5_000;
@@ -27,6 +29,7 @@ export class Listener {
   readonly #options: ListenerOptions;
   readonly #server: Server;
   #sweep: Timer | null = null;
+  #deps: ConnectionDeps | null = null;
 
   constructor(options: ListenerOptions) {
     this.#options = options;
@@ -34,15 +37,17 @@ export class Listener {
   }
 
   /** Resolves with the address in use: `port` 0 has become a real one. */
-  listen(): Promise<{ host: string; port: number }> {
+  listen(): Promise<Address> {
     const { host, port, clock } = this.#options;
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
       this.#server.listen({ host, port }, () => {
         this.#server.off('error', reject);
         this.#sweep = clock.every(sweepMs, () => this.#cutOffIdle());
-        const address = this.#server.address() as AddressInfo;
-        resolve({ host: address.address, port: address.port });
+        const { address, port: boundPort } = this.#server.address() as AddressInfo;
+        const bound = { host: address, port: boundPort };
+        this.#deps = this.#options.connection(bound);
+        resolve(bound);
       });
     });
   }
@@ -60,7 +65,8 @@ export class Listener {
   }
 
   #accept(socket: Socket): void {
-    const { connectionsMax, connection: deps } = this.#options;
+    const { connectionsMax } = this.#options;
+    const deps = this.#deps!;
     if (this.connections.size >= connectionsMax) {
       this.#options.refused(socket.remoteAddress ?? '', `max.connections (${connectionsMax}) is reached`);
       socket.on('error', () => {});
@@ -79,8 +85,8 @@ export class Listener {
   }
 
   #cutOffIdle(): void {
-    const { idleMs, stallMs, connection } = this.#options;
-    const now = connection.now();
+    const { idleMs, stallMs } = this.#options;
+    const now = this.#deps!.now();
     for (const each of this.connections) {
       const quiet = now - each.lastActive;
       if (each.isMidFrame && quiet > stallMs) each.close('stalled inside a request');

@@ -1,5 +1,7 @@
 import * as fs from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { SidecarError } from '../errors.ts';
 import { readFully, type File, type FileSystem, type Lock } from './file-system.ts';
 
@@ -32,6 +34,12 @@ export const nodeFileSystem: FileSystem = {
   },
   lock: lockFile,
 };
+
+/** A directory of its own under the system's temporary one; `removeNow` works at a process's exit too. */
+export function temporaryDirectory(): { readonly path: string; removeNow(): void } {
+  const path = fs.mkdtempSync(join(tmpdir(), 'rookery-'));
+  return { path, removeNow: () => fs.rmSync(path, { recursive: true, force: true }) };
+}
 
 const { O_RDONLY, O_RDWR, O_CREAT } = fs.constants;
 const flags = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT };

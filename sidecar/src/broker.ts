@@ -1,0 +1,322 @@
+import { AdminServer } from './admin/admin-server.ts';
+import type { Clock } from './clock.ts';
+import { ClusterView } from './cluster/cluster-image.ts';
+import { FileMetaStore } from './cluster/file-meta-store.ts';
+import type { MetaStore } from './cluster/meta-store.ts';
+import { ProducerIds } from './cluster/producer-ids.ts';
+import { Topics } from './cluster/topics.ts';
+import { topicSettingProblem, type Config } from './config.ts';
+import { SidecarError } from './errors.ts';
+import type { EventBus } from './events.ts';
+import { GroupCoordinator } from './groups/group-coordinator.ts';
+import { OffsetsTopic, offsetsTopic } from './groups/offsets-topic.ts';
+import { formatAddress, type Address } from './listener-address.ts';
+import { DataDirectory } from './log/data-directory.ts';
+import { LogManager } from './log/log-manager.ts';
+import type { PartitionLog } from './log/partition-log.ts';
+import { LoopStall } from './loop-stall.ts';
+import { Metrics } from './metrics.ts';
+import { ReplicaManager } from './replication/replica-manager.ts';
+import { BufferPool } from './server/buffer-pool.ts';
+import { Dispatcher } from './server/dispatch.ts';
+import type { Handler } from './server/handler.ts';
+import { handlersOf } from './server/handlers.ts';
+import { Listener } from './server/listener.ts';
+import { MemoryBudget } from './server/memory-budget.ts';
+import type { Self } from './server/self.ts';
+import type { FileSystem } from './vfs/file-system.ts';
+
+export interface BrokerOptions {
+  readonly config: Config;
+  /** An absolute path. */
+  readonly dataDir: string;
+  readonly fs: FileSystem;
+  readonly clock: Clock;
+  readonly events: EventBus;
+}
+
+export interface Broker {
+  /** What was bound: a port of 0 has become a real one. */
+  readonly kafka: Address;
+  readonly admin: Address;
+  /** Answers what was asked, puts everything on disk, and marks the stop as orderly. */
+  close(): Promise<void>;
+}
+
+const metadataJournal = 'metadata.journal';
+const transactionsTopic = '__transaction_state';
+
+const minuteMs = 60_000;
+const requestsInFlightMax = 100;
+const unreadBytesMax = 1024 * 1024;
+/** A peer that stops in the middle of a request, or does not take its answers, is given this long. */
+const stallMs = 60_000;
+const sendBuffers = { count: 64, size: 256 * 1024 };
+
+/**
+ * Puts the rooms together, from the disk up, and opens the doors last: who connects finds every partition
+ * serving.
+ *
+ * @throws SidecarError for a directory or an address that cannot be had; nothing stays behind
+ */
+export async function openBroker(options: BrokerOptions): Promise<Broker> {
+  const opened: (() => void | Promise<void>)[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (const close of opened.reverse()) await close();
+  };
+  try {
+    return await open(options, opened, closeAll);
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+async function open(
+  { config, dataDir, fs, clock, events }: BrokerOptions,
+  opened: (() => void | Promise<void>)[],
+  close: () => Promise<void>,
+): Promise<Broker> {
+  const directory = DataDirectory.open(fs, dataDir, config.nodeId, clock);
+  opened.push(() => directory.unlock());
+  const store = await FileMetaStore.open(fs, `${dataDir}/${metadataJournal}`, clock);
+  opened.push(() => store.close());
+  const view = await ClusterView.open(store);
+  opened.push(() => view.close());
+  const logs = LogManager.open({
+    fs,
+    directory,
+    clock,
+    events,
+    configOf: (topic) => config.logConfig(view.image.topicByName(topic)?.configs ?? {}),
+  });
+  opened.push(() => logs.close());
+
+  const replicas = new ReplicaManager({
+    logs,
+    nodeId: config.nodeId,
+    minInSyncReplicas: ({ configs }) => Number(config.topicValue('min.insync.replicas', configs)),
+  });
+  view.onChange((image) => replicas.apply(image));
+  const topics = topicsOf(config, store, view, clock, events);
+  const groups = groupsOf(config, view, topics, replicas, clock, events);
+  opened.push(() => groups.close());
+  events.on('topicDeleted', ({ topic }) => void groups.forgetTopic(topic));
+  for (const { topic, partition } of [...logs.all()])
+    if (topic === offsetsTopic) await groups.load(partition);
+
+  const metrics = new Metrics();
+  const producerIds = new ProducerIds(store);
+  const listener = openListener(config, clock, events, metrics, (bound) => {
+    const { host, port } = config.advertised;
+    const self: Self = {
+      nodeId: config.nodeId,
+      clusterId: directory.identity.clusterId,
+      host,
+      // The advertised port follows the one that was bound, unless the operator named another.
+      port: port === 0 ? bound.port : port,
+      rack: config.raw('broker.rack'),
+    };
+    return handlersOf({
+      self,
+      config,
+      image: () => view.image,
+      topics,
+      replicas,
+      groups,
+      producerIds,
+      clock,
+    });
+  });
+  const kafka = await bind('listeners', config.listener, listener);
+  opened.push(() => {
+    // Members that wait for their group are told before the connections close.
+    groups.close();
+    return listener.close();
+  });
+
+  const stall = new LoopStall(clock);
+  opened.push(() => stall.stop());
+  describeState(metrics, stall, logs, replicas, groups);
+  const notReady = (): string[] =>
+    [...logs.all()].flatMap(({ name, offlineReason }) =>
+      offlineReason === null ? [] : [`${name} is offline: ${offlineReason}`],
+    );
+  const admin = new AdminServer({ ...config.admin, metrics, notReady });
+  const bound = { kafka, admin: await bind('admin.listener', config.admin, admin) };
+  opened.push(() => admin.close());
+  return { ...bound, close };
+}
+
+function topicsOf(
+  config: Config,
+  store: MetaStore,
+  view: ClusterView,
+  clock: Clock,
+  events: EventBus,
+): Topics {
+  return new Topics({
+    store,
+    view,
+    clock,
+    events,
+    nodeId: config.nodeId,
+    defaultPartitions: config.int('num.partitions'),
+    internalPartitions: {
+      [offsetsTopic]: config.int('offsets.topic.num.partitions'),
+      [transactionsTopic]: config.int('transaction.state.log.num.partitions'),
+    },
+    internalConfigs: {
+      [offsetsTopic]: {
+        'cleanup.policy': 'compact',
+        'compression.type': 'producer',
+        'segment.bytes': config.text('offsets.topic.segment.bytes'),
+      },
+      [transactionsTopic]: {
+        'cleanup.policy': 'compact',
+        'compression.type': 'uncompressed',
+        'segment.bytes': config.text('transaction.state.log.segment.bytes'),
+      },
+    },
+    checkConfig: topicSettingProblem,
+  });
+}
+
+function groupsOf(
+  config: Config,
+  view: ClusterView,
+  topics: Topics,
+  replicas: ReplicaManager,
+  clock: Clock,
+  events: EventBus,
+): GroupCoordinator {
+  const log = new OffsetsTopic(topics, replicas);
+  return new GroupCoordinator({
+    clock,
+    events,
+    settings: {
+      // The topic's own number counts once it is made: groups are placed by it.
+      get partitions() {
+        return (
+          view.image.topicByName(offsetsTopic)?.partitions.length ??
+          config.int('offsets.topic.num.partitions')
+        );
+      },
+      sessionTimeoutMinMs: config.int('group.min.session.timeout.ms'),
+      sessionTimeoutMaxMs: config.int('group.max.session.timeout.ms'),
+      sizeMax: config.int('group.max.size'),
+      initialDelayMs: config.int('group.initial.rebalance.delay.ms'),
+      metadataBytesMax: config.int('offset.metadata.max.bytes'),
+      retentionMs: config.int('offsets.retention.minutes') * minuteMs,
+      retentionCheckMs: config.long('offsets.retention.check.interval.ms'),
+    },
+    partition: (index) => log.partition(index),
+    topicName: (id) => view.image.topicById(id)?.name,
+    topicId: (name) => view.image.topicByName(name)?.id,
+    hasPartition: (topic, partition) => view.image.topicByName(topic)?.partitions[partition] !== undefined,
+  });
+}
+
+function openListener(
+  config: Config,
+  clock: Clock,
+  events: EventBus,
+  metrics: Metrics,
+  handlersAt: (bound: Address) => readonly Handler[],
+): Listener {
+  const traffic = { bytesIn: 0, bytesOut: 0 };
+  const requests = new Map<string, number>();
+  let refused = 0;
+  const budget = new MemoryBudget(config.long('queued.max.request.bytes'));
+  const pool = new BufferPool(sendBuffers.count, sendBuffers.size);
+  const listener = new Listener({
+    ...config.listener,
+    connectionsMax: config.int('max.connections'),
+    idleMs: config.long('connections.max.idle.ms'),
+    stallMs,
+    clock,
+    opened: ({ remoteAddress }) => events.emit('connectionOpened', { remoteAddress }),
+    refused: (remoteAddress, reason) => {
+      refused++;
+      events.emit('connectionRefused', { remoteAddress, reason });
+    },
+    connection: (bound) => ({
+      dispatcher: new Dispatcher(handlersAt(bound), {
+        now: () => clock.monotonic(),
+        observe: ({ name }) => void requests.set(name, (requests.get(name) ?? 0) + 1),
+      }),
+      budget,
+      pool,
+      limits: {
+        frameBytesMax: config.int('socket.request.max.bytes'),
+        inFlightMax: requestsInFlightMax,
+        unreadBytesMax,
+      },
+      traffic,
+      now: () => clock.monotonic(),
+      closed: ({ remoteAddress }, reason) => events.emit('connectionClosed', { remoteAddress, reason }),
+      failed: (error) => events.emit('handlerFailed', { error }),
+    }),
+  });
+  metrics.gauge('rookery_connections', 'Open Kafka connections.', () => listener.connections.size);
+  metrics.counter(
+    'rookery_connections_refused_total',
+    'Connections closed at once because max.connections was reached.',
+    () => refused,
+  );
+  metrics.counter('rookery_bytes_in_total', 'Bytes received from Kafka clients.', () => traffic.bytesIn);
+  metrics.counter('rookery_bytes_out_total', 'Bytes sent to Kafka clients.', () => traffic.bytesOut);
+  metrics.counters('rookery_requests_total', 'Requests answered, by API.', 'api', () => requests);
+  metrics.gauge('rookery_request_bytes', 'Bytes of large requests held in memory.', () => budget.held);
+  return listener;
+}
+
+function describeState(
+  metrics: Metrics,
+  stall: LoopStall,
+  logs: LogManager,
+  replicas: ReplicaManager,
+  groups: GroupCoordinator,
+): void {
+  const all = (): PartitionLog[] => [...logs.all()];
+  const count = (of: (log: PartitionLog) => number): number => all().reduce((sum, log) => sum + of(log), 0);
+  metrics.gauge(
+    'rookery_event_loop_stall_seconds',
+    'The longest time that the event loop was kept from turning since the last scrape.',
+    () => stall.take(),
+  );
+  metrics.gauge('rookery_partitions', 'Partitions that this broker hosts.', () => [...replicas.all()].length);
+  metrics.gauge('rookery_partitions_offline', 'Partitions that a disk error took offline.', () =>
+    count(({ offlineReason }) => (offlineReason === null ? 0 : 1)),
+  );
+  metrics.gauge('rookery_log_bytes', 'Bytes of records in all partition logs.', () =>
+    count(({ sizeInBytes }) => sizeInBytes),
+  );
+  metrics.gauge('rookery_log_segments', 'Segments of all partition logs.', () =>
+    count(({ segmentCount }) => segmentCount),
+  );
+  metrics.gauge('rookery_log_unsynced_bytes', 'Bytes written and not yet known to be on the disk.', () =>
+    count(({ unsyncedBytes }) => unsyncedBytes),
+  );
+  metrics.gauge('rookery_groups', 'Consumer groups.', () => groups.groupCount);
+  metrics.gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss());
+  metrics.counter('process_cpu_seconds_total', 'Processor time, user and system.', () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e6;
+  });
+}
+
+/** @throws SidecarError RK0201 */
+async function bind(
+  name: string,
+  address: Address,
+  server: { listen(): Promise<Address> },
+): Promise<Address> {
+  try {
+    return await server.listen();
+  } catch (error) {
+    throw new SidecarError('RK0201', `${name}=${formatAddress(address)}: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,63 @@
+import { createRequire } from 'node:module';
+import { Command, CommanderError } from 'commander';
+import { SidecarError } from '../errors.ts';
+import type { StartFlags } from './start.ts';
+
+/** Exit codes: 0 done, 1 it failed while working, 2 it was asked for something that cannot be. */
+const failed = 1;
+const misused = 2;
+
+/** Runs one command line; resolves with the exit code. A refusal is one line on stderr. */
+export async function run(args: readonly string[]): Promise<number> {
+  try {
+    await program().parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return usage(error);
+    if (error instanceof SidecarError) {
+      process.stderr.write(`rookery: ${error.message}\n`);
+      return error.code.startsWith('RK01') ? misused : failed;
+    }
+    throw error;
+  }
+}
+
+function program(): Command {
+  const collect = (value: string, all: readonly string[]): string[] => [...all, value];
+  const command = new Command('rookery')
+    .description('A log for this host: a broker that speaks the Kafka protocol.')
+    .version(version(), '--version', 'print the version')
+    .configureOutput({ outputError: () => {} })
+    .exitOverride();
+  command
+    .command('start')
+    .description('run the broker until SIGTERM')
+    .option('--data-dir <dir>', 'where the logs are (default: ~/.rookery)')
+    .option(
+      '--listen <host:port>',
+      'where Kafka clients connect (default: 127.0.0.1:9092; port 0: any free one)',
+    )
+    .option('--admin <host:port>', 'where health and metrics are (default: 127.0.0.1:9644)')
+    .option('--config <file>', 'settings, as Java properties or JSON')
+    .option('--set <name=value>', "one setting under Kafka's name; may be repeated", collect, [])
+    .option('--ephemeral', 'keep everything in a temporary directory that goes at exit')
+    .option('--insecure', 'listen outside loopback without authentication')
+    .action(async (flags: StartFlags) => {
+      const { start } = await import('./start.ts');
+      await start(flags);
+    });
+  return command;
+}
+
+function version(): string {
+  return (createRequire(import.meta.url)('../../package.json') as { version: string }).version;
+}
+
+function usage(error: CommanderError): number {
+  if (error.exitCode === 0) return 0;
+  // Without any command the library has printed the help instead of a message.
+  if (error.code === 'commander.help') return misused;
+  const said = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
+  process.stderr.write(`rookery: ${new SidecarError('RK0101', said).message}\n`);
+  return misused;
+}

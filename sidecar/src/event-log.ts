@@ -1,0 +1,74 @@
+import type { Logger } from 'pino';
+import type { EventBus } from './events.ts';
+
+type Level = 'info' | 'warn' | 'error';
+
+/** Bytes of lines that may wait for a slow reader of stderr; beyond them lines are dropped, not the broker's time. */
+const waitingBytesMax = 1024 * 1024;
+
+/**
+ * What happens, as lines on stderr: pretty on a terminal, JSON elsewhere. The library loads with the first
+ * line, because most starts have nothing to say.
+ */
+export class EventLog {
+  #logger: Promise<{ logger: Logger; flush(): void }> | null = null;
+
+  constructor(events: EventBus) {
+    events.on('settingIgnored', ({ name, reason }) => this.warn(`setting '${name}' is ignored: ${reason}`));
+    events.on('recovered', ({ partition, logEndOffset, wasClean }) => {
+      if (!wasClean) this.info('recovered a log after a crash', { partition, logEndOffset });
+    });
+    events.on('tailTruncated', (info) => this.warn('cut a torn tail', info));
+    events.on('indexRebuilt', (info) => this.info('rebuilt an index', info));
+    events.on('fileRemoved', (info) => this.info('removed a file', info));
+    events.on('partitionOffline', (info) => this.error('a partition is offline', info));
+    events.on('topicCreated', (info) => this.info('created a topic', info));
+    events.on('topicDeleted', (info) => this.info('deleted a topic', info));
+    events.on('connectionRefused', (info) => this.warn('refused a connection', info));
+    events.on('connectionClosed', ({ remoteAddress, reason }) => {
+      if (reason !== null) this.info('a connection closed', { remoteAddress, reason });
+    });
+    events.on('handlerFailed', ({ error }) =>
+      this.error('a handler failed; its connection closes', { err: error }),
+    );
+    events.on('groupRebalanced', (info) => this.info('a group rebalanced', info));
+    events.on('memberExpired', (info) => this.info('a group member was not heard of in time', info));
+    events.on('backgroundFailed', ({ task, error }) =>
+      this.error('background work failed', { task, err: error }),
+    );
+  }
+
+  info(message: string, fields: object = {}): void {
+    this.#write('info', message, fields);
+  }
+
+  warn(message: string, fields: object = {}): void {
+    this.#write('warn', message, fields);
+  }
+
+  error(message: string, fields: object = {}): void {
+    this.#write('error', message, fields);
+  }
+
+  /** Resolves when every line so far has left the process. */
+  async flush(): Promise<void> {
+    if (this.#logger !== null) (await this.#logger).flush();
+  }
+
+  #write(level: Level, message: string, fields: object): void {
+    this.#logger ??= openLogger();
+    // The lines keep their order: each is a continuation of the same promise.
+    void this.#logger.then(({ logger }) => logger[level](fields, message));
+  }
+}
+
+async function openLogger(): Promise<{ logger: Logger; flush(): void }> {
+  const { pino } = await import('pino');
+  if (process.stderr.isTTY) {
+    const { default: pretty } = await import('pino-pretty');
+    return { logger: pino({ base: null }, pretty({ destination: 2, sync: true })), flush: () => {} };
+  }
+  const destination = pino.destination({ dest: 2, sync: false, maxLength: waitingBytesMax });
+  destination.on('error', () => {});
+  return { logger: pino({}, destination), flush: () => destination.flushSync() };
+}

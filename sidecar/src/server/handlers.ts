@@ -1,0 +1,49 @@
+import type { Clock } from '../clock.ts';
+import type { ClusterImage } from '../cluster/cluster-image.ts';
+import type { ProducerIds } from '../cluster/producer-ids.ts';
+import type { Topics } from '../cluster/topics.ts';
+import type { Config } from '../config.ts';
+import type { GroupCoordinator } from '../groups/group-coordinator.ts';
+import type { ReplicaManager } from '../replication/replica-manager.ts';
+import type { Handler } from './handler.ts';
+import { apiVersionsHandler } from './handlers/api-versions.ts';
+import { describeConfigsHandler } from './handlers/configs.ts';
+import { fetchHandler } from './handlers/fetch.ts';
+import { findCoordinatorHandler, groupHandlers } from './handlers/groups.ts';
+import { describeClusterHandler, metadataHandler } from './handlers/metadata.ts';
+import { listOffsetsHandler, offsetForLeaderEpochHandler } from './handlers/offsets.ts';
+import { produceHandler } from './handlers/produce.ts';
+import { createTopicsHandler, deleteTopicsHandler } from './handlers/topics.ts';
+import { initProducerIdHandler } from './handlers/transactions.ts';
+import type { Self } from './self.ts';
+
+export interface HandlersDeps {
+  readonly self: Self;
+  readonly config: Config;
+  readonly image: () => ClusterImage;
+  readonly topics: Topics;
+  readonly replicas: ReplicaManager;
+  readonly groups: GroupCoordinator;
+  readonly producerIds: ProducerIds;
+  readonly clock: Clock;
+}
+
+/** Every API that the broker serves. */
+export function handlersOf({ self, config, ...deps }: HandlersDeps): Handler[] {
+  const configs = { config, image: deps.image, nodeId: self.nodeId };
+  const handlers = [
+    produceHandler(deps),
+    fetchHandler({ ...deps, bytesMax: config.int('fetch.max.bytes') }),
+    listOffsetsHandler(deps),
+    metadataHandler({ ...deps, self, autoCreate: config.bool('auto.create.topics.enable') }),
+    findCoordinatorHandler({ self }),
+    ...groupHandlers(deps),
+    createTopicsHandler({ ...configs, topics: deps.topics }),
+    deleteTopicsHandler({ ...deps, enabled: config.bool('delete.topic.enable') }),
+    initProducerIdHandler(deps),
+    offsetForLeaderEpochHandler(deps),
+    describeConfigsHandler(configs),
+    describeClusterHandler({ ...deps, self }),
+  ];
+  return [...handlers, apiVersionsHandler(handlers)];
+}
