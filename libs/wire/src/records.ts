@@ -44,8 +44,7 @@ const headerSizeMin = 2;
 export const decompressedMax = 128 * 1024 * 1024;
 
 /**
- * One batch of records, base offset 0 and no leader epoch yet, with a right CRC. snappy and lz4 must have been
- * loaded (`loadCodec`).
+ * One batch of records, base offset 0 and no leader epoch yet, with a right CRC.
  */
 export function encodeBatch(records: readonly NewRecord[], options: BatchOptions = {}): Buffer {
   if (records.length === 0) throw new WireError('RK9012', 'a batch of no records');

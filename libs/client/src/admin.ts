@@ -1,0 +1,171 @@
+import {
+  createTopics,
+  deleteTopics,
+  describeCluster,
+  describeConfigs,
+  errorName,
+  listOffsets,
+  metadata,
+  type ErrorName,
+} from '@rookery/wire';
+import type { ClusterView } from './cluster-view.ts';
+import { BrokerError } from './errors.ts';
+
+export interface NewTopic {
+  readonly name: string;
+  /** −1 or nothing: the broker's default. */
+  readonly partitions?: number;
+  readonly replicationFactor?: number;
+  readonly configs?: Readonly<Record<string, string>>;
+}
+
+/** What came of each topic of a request. */
+export interface TopicResult {
+  readonly name: string;
+  /** `NONE` when it worked. */
+  readonly error: ErrorName;
+  readonly message: string | null;
+}
+
+const timeoutMs = 30_000;
+const resourceTypes = { topic: 2, broker: 4 } as const;
+const times = { earliest: -2, latest: -1 } as const;
+
+/** Questions and orders to the cluster as a whole. Every call throws ClientError where it got no answer. */
+export class Admin {
+  readonly #view: ClusterView;
+
+  constructor(view: ClusterView) {
+    this.#view = view;
+  }
+
+  async createTopics(topics: readonly NewTopic[], signal?: AbortSignal): Promise<TopicResult[]> {
+    const broker = await this.#controller(signal);
+    const response = await broker.request(createTopics, {
+      topics: topics.map(({ name, partitions = -1, replicationFactor = -1, configs = {} }) => ({
+        name,
+        numPartitions: partitions,
+        replicationFactor,
+        assignments: [],
+        configs: Object.entries(configs).map(([key, value]) => ({ name: key, value })),
+      })),
+      timeoutMs,
+      validateOnly: false,
+    });
+    return response.topics.map(({ name, errorCode, errorMessage }) => ({
+      name,
+      error: errorName(errorCode),
+      message: errorMessage,
+    }));
+  }
+
+  async deleteTopics(names: readonly string[], signal?: AbortSignal): Promise<TopicResult[]> {
+    const broker = await this.#controller(signal);
+    const response = await broker.request(deleteTopics, { topicNames: names, timeoutMs }, { versionMax: 5 });
+    return response.responses.map(({ name, errorCode, errorMessage }) => ({
+      name: name!,
+      error: errorName(errorCode),
+      message: errorMessage ?? null,
+    }));
+  }
+
+  async listTopics(
+    signal?: AbortSignal,
+  ): Promise<{ name: string; partitions: number; isInternal: boolean }[]> {
+    const broker = await this.#view.anyBroker(signal);
+    const response = await broker.request(metadata, {
+      topics: null,
+      allowAutoTopicCreation: false,
+      includeTopicAuthorizedOperations: false,
+    });
+    return response.topics.map(({ name, partitions, isInternal }) => ({
+      name: name!,
+      partitions: partitions.length,
+      isInternal: isInternal ?? false,
+    }));
+  }
+
+  async describeCluster(signal?: AbortSignal): Promise<{
+    clusterId: string;
+    controllerId: number;
+    brokers: { id: number; host: string; port: number; rack: string | null }[];
+  }> {
+    const broker = await this.#view.anyBroker(signal);
+    const response = await broker.request(describeCluster, {
+      includeClusterAuthorizedOperations: false,
+      includeFencedBrokers: false,
+    });
+    check(response.errorCode, 'DescribeCluster');
+    const { clusterId, controllerId, brokers } = response;
+    return {
+      clusterId,
+      controllerId,
+      brokers: brokers.map(({ brokerId, host, port, rack }) => ({ id: brokerId, host, port, rack })),
+    };
+  }
+
+  /** Settings of a topic or of a broker, by name; null where the value is secret or unset. */
+  async describeConfigs(
+    type: keyof typeof resourceTypes,
+    name: string,
+    signal?: AbortSignal,
+  ): Promise<Map<string, string | null>> {
+    const broker = await this.#view.anyBroker(signal);
+    const response = await broker.request(describeConfigs, {
+      resources: [{ resourceType: resourceTypes[type], resourceName: name, configurationKeys: null }],
+      includeSynonyms: false,
+      includeDocumentation: false,
+    });
+    const [result] = response.results;
+    check(result!.errorCode, `DescribeConfigs of ${type} '${name}'`);
+    return new Map(result!.configs.map((each) => [each.name, each.value]));
+  }
+
+  /**
+   * Offsets of every partition of a topic: its first one, its end, or the first at or after a time.
+   * @param at milliseconds for a time
+   * @returns by partition; −1 where nothing is found
+   */
+  async listOffsets(
+    topic: string,
+    at: 'earliest' | 'latest' | number,
+    signal?: AbortSignal,
+  ): Promise<Map<number, number>> {
+    const { partitions } = await this.#view.waitForTopic(topic, signal);
+    const timestamp = typeof at === 'number' ? at : times[at];
+    const offsets = new Map<number, number>();
+    const leaders = Map.groupBy(partitions.keys(), (index) => partitions[index]!.leader);
+    for (const [leader, indexes] of leaders) {
+      const broker = await this.#view.broker(leader);
+      const response = await broker.request(
+        listOffsets,
+        {
+          replicaId: -1,
+          isolationLevel: 0,
+          timeoutMs,
+          topics: [
+            {
+              name: topic,
+              partitions: indexes.map((partitionIndex) => ({ partitionIndex, timestamp })),
+            },
+          ],
+        },
+        { versionMax: 10 },
+      );
+      for (const { partitionIndex, errorCode, offset } of response.topics[0]?.partitions ?? []) {
+        check(errorCode, `ListOffsets of ${topic}-${partitionIndex}`);
+        offsets.set(partitionIndex, offset);
+      }
+    }
+    return offsets;
+  }
+
+  /** Orders go to the controller where there is one; every sidecar is its own. */
+  #controller(signal?: AbortSignal): ReturnType<ClusterView['anyBroker']> {
+    return this.#view.anyBroker(signal);
+  }
+}
+
+function check(errorCode: number, what: string): void {
+  if (errorCode !== 0) throw new BrokerError(errorName(errorCode), what);
+}

@@ -1,0 +1,7 @@
+export { Admin, type NewTopic, type TopicResult } from './admin.ts';
+export { assignRanges, type GroupMember, type TopicPartitions } from './assignor.ts';
+export { Client, type ClientOptions } from './client.ts';
+export { ClusterView, type Status, type TopicView } from './cluster-view.ts';
+export { AssignedPartition, Consumer, type ConsumerEvents, type ConsumerOptions } from './consumer.ts';
+export { BrokerError, ClientError, clientErrors, type ClientErrorCode } from './errors.ts';
+export { Producer, type ProducerOptions, type Receipt } from './producer.ts';
