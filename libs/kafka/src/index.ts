@@ -1,0 +1,2 @@
+export type { KafkaOptions } from './driver.ts';
+export { kafka, sidecar } from './sidecar.ts';
