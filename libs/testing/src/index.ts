@@ -1,0 +1,1 @@
+export { startSidecar, type SidecarOptions, type SidecarProcess } from './sidecar-process.ts';
