@@ -53,6 +53,11 @@ export class Segment {
     return this.#log;
   }
 
+  /** Every file of the segment. */
+  get paths(): readonly string[] {
+    return [this.path, this.index.file.path, this.timeIndex.file.path];
+  }
+
   /** The largest timestamp; read from the time index for a segment that was not written by this process. */
   get largestTimestamp(): TimeEntry | null {
     return this.#largest ?? this.timeIndex.last();

@@ -1,0 +1,181 @@
+import type { EventBus } from '../events.ts';
+import type { LogConfig } from '../log-config.ts';
+import type { FileSystem } from '../vfs/file-system.ts';
+import type { Recovered } from './durability.ts';
+import type { LeaderEpochs } from './leader-epochs.ts';
+import { decide, scan } from './recovery.ts';
+import { SegmentList } from './segment-list.ts';
+import { logSuffix, Segment } from './segment.ts';
+
+export interface LoaderDeps {
+  /** The partition, for events. */
+  readonly name: string;
+  readonly directory: string;
+  readonly fs: FileSystem;
+  readonly events: EventBus;
+  readonly config: LogConfig;
+  readonly epochs: LeaderEpochs;
+}
+
+/** What the data directory knows of a log before its files are looked at. */
+export interface Checkpointed {
+  readonly logStartOffset: number;
+  readonly recoveryPoint: number;
+  /** The last stop was orderly. */
+  readonly isMarked: boolean;
+}
+
+export interface Loaded extends Recovered {
+  readonly segments: SegmentList;
+  /** Why nothing may be appended; null when all is well. */
+  readonly damage: string | null;
+}
+
+/** Opens a log's files, new or old, and carries out what the recovery table decides. */
+export function loadLog(deps: LoaderDeps, checkpointed: Checkpointed): Loaded {
+  return new Loading(deps, checkpointed).load();
+}
+
+/** How far a log's bytes are good. */
+interface Found {
+  /** The segment in which the scan ended. */
+  readonly index: number;
+  readonly nextOffset: number;
+  readonly position: number;
+  readonly damage: string | null;
+  /** Where the next segment begins, when that is not where this one ended. */
+  readonly gapAt: number | null;
+}
+
+class Loading {
+  readonly #deps: LoaderDeps;
+  readonly #checkpointed: Checkpointed;
+  readonly #segments: SegmentList;
+  readonly #isNew: boolean;
+
+  constructor(deps: LoaderDeps, checkpointed: Checkpointed) {
+    const { fs, directory } = deps;
+    this.#deps = deps;
+    this.#checkpointed = checkpointed;
+    const found = baseOffsets(fs, directory);
+    this.#isNew = found.length === 0;
+    const bases = this.#isNew ? [checkpointed.logStartOffset] : found;
+    this.#segments = new SegmentList(bases.map((base) => new Segment(fs, directory, base)));
+  }
+
+  load(): Loaded {
+    const { isMarked, logStartOffset, recoveryPoint } = this.#checkpointed;
+    const found = isMarked ? this.#skipToEnd() : this.#scanFromRecoveryPoint();
+    const { index, nextOffset, position } = found;
+    const { action } = decide({
+      isMarked,
+      isDamaged: found.damage !== null,
+      hasGap: found.gapAt !== null,
+      isBelowRecoveryPoint: nextOffset < recoveryPoint,
+    });
+    const segment = this.#segments.at(index)!;
+    const reason = found.damage ?? `a segment begins at ${found.gapAt}`;
+    const segments = this.#segments;
+    const hasNewFiles = this.#isNew;
+    if (action === 'refuse') {
+      // The segments behind the damage stay on disk for the operator, but nobody reads past the hole.
+      segments.cutAfter(index);
+      const damage = `damaged below the recovery point, at offset ${nextOffset}: ${reason}`;
+      const end = { offset: nextOffset, segment, position };
+      return { segments, damage, end, recoveryPoint, unsynced: [], hasNewFiles };
+    }
+    if (action === 'truncate') this.#cutTail(index, position, nextOffset, reason);
+    const end = { offset: Math.max(nextOffset, logStartOffset), segment, position };
+    const synced = Math.min(recoveryPoint, end.offset);
+    if (isMarked) return { segments, damage: null, end, recoveryPoint: synced, unsynced: [], hasNewFiles };
+    this.#deps.epochs.truncateTo(end.offset + 1);
+    return { segments, damage: null, end, ...this.#makeDurable(segment, end.offset, synced), hasNewFiles };
+  }
+
+  /**
+   * What a crash left above the recovery point may be in the page cache alone. In sync mode it must not be read
+   * before it is on the platter; in the others the background sync gets to it.
+   */
+  #makeDurable(
+    segment: Segment,
+    logEndOffset: number,
+    recoveryPoint: number,
+  ): { recoveryPoint: number; unsynced: readonly Segment[] } {
+    if (recoveryPoint === logEndOffset) return { recoveryPoint, unsynced: [] };
+    if (this.#deps.config.flushMode !== 'sync') return { recoveryPoint, unsynced: [segment] };
+    segment.log.syncNow();
+    return { recoveryPoint: logEndOffset, unsynced: [] };
+  }
+
+  /** After an orderly stop the last index entry leads to the end by a few headers. */
+  #skipToEnd(): Found {
+    const segment = this.#segments.active;
+    const last = segment.index.last();
+    let nextOffset = segment.baseOffset;
+    let position = 0;
+    for (const batch of segment.walk(last?.position ?? 0, segment.sizeInBytes)) {
+      nextOffset = batch.lastOffset + 1;
+      position = batch.position + batch.sizeInBytes;
+    }
+    return { index: this.#segments.length - 1, nextOffset, position, damage: null, gapAt: null };
+  }
+
+  #scanFromRecoveryPoint(): Found {
+    const { recoveryPoint } = this.#checkpointed;
+    let index = this.#segments.floor(recoveryPoint);
+    let { position, expected } = this.#restart(this.#segments.at(index)!);
+    for (; ; index++) {
+      const segment = this.#segments.at(index)!;
+      const scanned = scan(segment, position, expected, this.#deps.config.indexIntervalBytes);
+      const next = this.#segments.at(index + 1);
+      const gapAt = next !== undefined && next.baseOffset !== scanned.nextOffset ? next.baseOffset : null;
+      const isShort = next === undefined && scanned.nextOffset < recoveryPoint;
+      const damage = scanned.damage ?? (isShort ? 'the log ends before its recovery point' : null);
+      if (damage !== null || gapAt !== null || next === undefined)
+        return { index, ...scanned, damage, gapAt };
+      segment.seal();
+      next.restartIndexes(0);
+      position = 0;
+      expected = next.baseOffset;
+    }
+  }
+
+  /**
+   * Where in a segment to begin: at the last index entry below the recovery point, if it tells the truth,
+   * else at the start. Entries above it are made again.
+   */
+  #restart(segment: Segment): { position: number; expected: number } {
+    segment.restartIndexes(this.#checkpointed.recoveryPoint);
+    const last = segment.index.last();
+    if (last !== null) {
+      const [batch] = segment.walk(last.position, segment.sizeInBytes);
+      if (batch?.lastOffset === last.lastOffset)
+        return { position: last.position, expected: batch.baseOffset };
+      const { name: partition } = this.#deps;
+      const reason = 'it does not fit the log';
+      this.#deps.events.emit('indexRebuilt', { partition, file: segment.index.file.path, reason });
+    }
+    segment.restartIndexes(0);
+    return { position: 0, expected: segment.baseOffset };
+  }
+
+  #cutTail(index: number, position: number, nextOffset: number, reason: string): void {
+    const { fs, events, name: partition } = this.#deps;
+    const cut = this.#segments.at(index)!;
+    let bytes = cut.log.size() - position;
+    cut.truncate(position, nextOffset);
+    for (const segment of this.#segments.cutAfter(index)) {
+      bytes += segment.sizeInBytes;
+      segment.close();
+      for (const path of segment.paths) if (fs.exists(path)) fs.remove(path);
+    }
+    events.emit('tailTruncated', { partition, fromOffset: nextOffset, bytes, reason });
+  }
+}
+
+function baseOffsets(fs: FileSystem, directory: string): number[] {
+  return fs
+    .list(directory)
+    .filter((name) => /^\d{20}\.log$/.test(name))
+    .map((name) => Number(name.slice(0, -logSuffix.length)));
+}

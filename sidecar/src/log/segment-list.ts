@@ -1,0 +1,59 @@
+import { assert } from '../invariant.ts';
+import type { Segment } from './segment.ts';
+
+/** A log's segments in the order of their base offsets; the last one is active. There is always one. */
+export class SegmentList {
+  #segments: Segment[];
+
+  constructor(segments: readonly Segment[]) {
+    assert(segments.length > 0, 'a log has a segment');
+    this.#segments = [...segments];
+  }
+
+  get active(): Segment {
+    return this.#segments.at(-1)!;
+  }
+
+  get length(): number {
+    return this.#segments.length;
+  }
+
+  get sizeInBytes(): number {
+    let size = 0;
+    for (const segment of this.#segments) size += segment.sizeInBytes;
+    return size;
+  }
+
+  /** The segments as they stand: what changes the list later does not change this. */
+  all(): readonly Segment[] {
+    return this.#segments;
+  }
+
+  at(index: number): Segment | undefined {
+    return this.#segments[index];
+  }
+
+  /** The index of the segment in which an offset would be; 0 for one before the first. */
+  floor(offset: number): number {
+    let low = 0;
+    let high = this.#segments.length - 1;
+    while (low < high) {
+      const middle = low + Math.ceil((high - low) / 2);
+      if (this.#segments[middle]!.baseOffset <= offset) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  add(segment: Segment): void {
+    assert(segment.baseOffset > this.active.baseOffset, 'segments are added at the end');
+    this.#segments = [...this.#segments, segment];
+  }
+
+  /** Forgets the segments behind this index, and returns them. */
+  cutAfter(index: number): Segment[] {
+    const cut = this.#segments.slice(index + 1);
+    this.#segments = this.#segments.slice(0, index + 1);
+    return cut;
+  }
+}
