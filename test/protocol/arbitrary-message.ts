@@ -1,7 +1,5 @@
-import type { Message } from '@rookery/wire';
+import { defaultOf, exists, isNullable, type AnyField, type Fields, type Message } from '@rookery/wire';
 import type { Random } from './random.ts';
-
-type Field = Message['fields'][string];
 
 const integers: Record<string, readonly number[]> = {
   int8: [-128, -1, 0, 1, 127],
@@ -17,23 +15,18 @@ export function arbitraryMessage(message: Message, version: number, random: Rand
   return arbitraryStruct(message.fields, version, random);
 }
 
-function arbitraryStruct(
-  fields: Message['fields'],
-  version: number,
-  random: Random,
-): Record<string, unknown> {
+function arbitraryStruct(fields: Fields, version: number, random: Random): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(fields).map(([name, field]) => {
-      const exists = version >= field.sinceVersion && version <= field.untilVersion;
       const leftOut = field.tag !== null && random.below(2) === 0;
-      return [name, exists && !leftOut ? arbitraryValue(field, version, random) : defaultValue(field)];
+      const present = exists(field, version) && !leftOut;
+      return [name, present ? arbitraryValue(field, version, random) : defaultOf(field)];
     }),
   );
 }
 
-function arbitraryValue(field: Field, version: number, random: Random): unknown {
-  const nullable = field.nullableFrom !== null && version >= field.nullableFrom;
-  if (nullable && random.below(4) === 0) return null;
+function arbitraryValue(field: AnyField, version: number, random: Random): unknown {
+  if (isNullable(field, version) && random.below(4) === 0) return null;
   switch (field.kind) {
     case 'bool':
       return random.below(2) === 1;
@@ -58,18 +51,6 @@ function arbitraryValue(field: Field, version: number, random: Random): unknown 
     default:
       return random.pick(integers[field.kind]!);
   }
-}
-
-function defaultValue(field: Field): unknown {
-  if (field.defaultValue === null) return null;
-  if (field.kind === 'array' || field.kind === 'records') return [];
-  if (field.kind === 'bytes') return Buffer.alloc(0);
-  if (field.kind === 'struct') {
-    return Object.fromEntries(
-      Object.entries(field.fields!).map(([name, inner]) => [name, defaultValue(inner)]),
-    );
-  }
-  return field.defaultValue;
 }
 
 function bytes(random: Random, size: number): Buffer {

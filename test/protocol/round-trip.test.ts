@@ -1,8 +1,6 @@
 import {
   ByteReader,
   ByteWriter,
-  catalogue,
-  dataMessages,
   decoderOf,
   encoderOf,
   walkDecode,
@@ -12,16 +10,12 @@ import {
 import type { Message } from '@rookery/wire';
 import { describe, expect, test } from 'vitest';
 import { arbitraryMessage } from './arbitrary-message.ts';
+import { messages, versionsOf } from './messages.ts';
 import { Random } from './random.ts';
-
-const messages: Message[] = [...catalogue.flatMap((api) => [api.request, api.response]), ...dataMessages];
 
 /** Override to look for more: `ROOKERY_SEED=7 npx vitest run test/protocol`. */
 const seed = Number(process.env['ROOKERY_SEED'] ?? 1);
 const valuesPerVersion = 25;
-
-const versionsOf = ({ versions: [min, max] }: Message): number[] =>
-  Array.from({ length: max - min + 1 }, (_, i) => min + i);
 
 const walked = (message: Message, version: number, value: object): Buffer => {
   const writer = new ByteWriter();

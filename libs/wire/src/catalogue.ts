@@ -1,7 +1,9 @@
 import * as configs from './messages/configs.ts';
 import * as fetching from './messages/fetch.ts';
+import * as groupAdmin from './messages/group-admin.ts';
 import * as groupRecords from './messages/group-records.ts';
 import * as groups from './messages/groups.ts';
+import * as logDirs from './messages/log-dirs.ts';
 import * as metadata from './messages/metadata.ts';
 import * as offsets from './messages/offsets.ts';
 import * as producing from './messages/produce.ts';
@@ -22,13 +24,23 @@ export const catalogue: readonly Api[] = [
   groups.heartbeat, // 12
   groups.leaveGroup, // 13
   groups.syncGroup, // 14
+  groupAdmin.describeGroups, // 15
+  groupAdmin.listGroups, // 16
   metadata.apiVersions, // 18
   topics.createTopics, // 19
   topics.deleteTopics, // 20
+  topics.deleteRecords, // 21
   transactions.initProducerId, // 22
   offsets.offsetForLeaderEpoch, // 23
   configs.describeConfigs, // 32
+  configs.alterConfigs, // 33
+  logDirs.describeLogDirs, // 35
+  topics.createPartitions, // 37
+  groupAdmin.deleteGroups, // 42
+  configs.incrementalAlterConfigs, // 44
+  groupAdmin.offsetDelete, // 47
   metadata.describeCluster, // 60
+  transactions.describeProducers, // 61
 ];
 
 /** Messages that are stored or carried inside others, rather than sent. */

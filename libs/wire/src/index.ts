@@ -10,8 +10,10 @@ export type { WireErrorCode } from './errors.ts';
 export * from './frame.ts';
 export * from './messages/configs.ts';
 export * from './messages/fetch.ts';
+export * from './messages/group-admin.ts';
 export * from './messages/group-records.ts';
 export * from './messages/groups.ts';
+export * from './messages/log-dirs.ts';
 export * from './messages/metadata.ts';
 export * from './messages/offsets.ts';
 export * from './messages/produce.ts';
@@ -22,7 +24,17 @@ export { batchHeaderSize, batchOverhead, RecordBatch } from './record-batch.ts';
 export type { CompressionCodec } from './record-batch.ts';
 export { decodeRecords, decompressedMax, encodeBatch } from './records.ts';
 export type { BatchOptions, LogRecord, NewRecord, RecordHeader } from './records.ts';
-export type { Api, ByteSpan, Decoded, Encodable, Message, Request, Response } from './schema.ts';
-export { zeroUuid } from './schema.ts';
+export type {
+  AnyField,
+  Api,
+  ByteSpan,
+  Decoded,
+  Encodable,
+  Fields,
+  Message,
+  Request,
+  Response,
+} from './schema.ts';
+export { defaultOf, exists, isNullable, isTagged, zeroUuid } from './schema.ts';
 export { sizeOf, walkDecode, walkEncode } from './walk.ts';
 export type { Trace } from './walk.ts';

@@ -36,3 +36,56 @@ export const describeConfigs = api({
     }),
   },
 });
+
+// AlterConfigs — replaces every setting of a topic or broker; what is not named goes back to its default.
+//   v2 flexible
+export const alterConfigs = api({
+  key: 33,
+  name: 'AlterConfigs',
+  versions: [0, 2],
+  flexibleFrom: 2,
+  request: {
+    resources: array({
+      resourceType: int8,
+      resourceName: string,
+      configs: array({ name: string, value: string.nullable() }),
+    }),
+    validateOnly: bool,
+  },
+  response: {
+    throttleTimeMs: int32.default(0),
+    responses: array({
+      errorCode: int16,
+      errorMessage: string.nullable(),
+      resourceType: int8,
+      resourceName: string,
+    }),
+  },
+});
+
+// IncrementalAlterConfigs — changes the settings named and no others.
+//   v1 flexible
+export const incrementalAlterConfigs = api({
+  key: 44,
+  name: 'IncrementalAlterConfigs',
+  versions: [0, 1],
+  flexibleFrom: 1,
+  request: {
+    resources: array({
+      resourceType: int8,
+      resourceName: string,
+      // 0 set, 1 delete, 2 append, 3 subtract; the last two are for lists.
+      configs: array({ name: string, configOperation: int8, value: string.nullable() }),
+    }),
+    validateOnly: bool,
+  },
+  response: {
+    throttleTimeMs: int32.default(0),
+    responses: array({
+      errorCode: int16,
+      errorMessage: string.nullable(),
+      resourceType: int8,
+      resourceName: string,
+    }),
+  },
+});

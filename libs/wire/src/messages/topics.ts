@@ -1,4 +1,4 @@
-import { api, array, bool, int16, int32, int8, string, uuid } from '../schema.ts';
+import { api, array, bool, int16, int32, int64, int8, string, uuid } from '../schema.ts';
 
 // CreateTopics — creates topics, each on its own.
 //   v5 flexible, the answer holds partitions and configs · v7 topic id
@@ -60,6 +60,49 @@ export const deleteTopics = api({
       topicId: uuid.since(6),
       errorCode: int16,
       errorMessage: string.since(5).nullable(5).default(null),
+    }),
+  },
+});
+
+// CreatePartitions — gives topics more partitions.
+//   v2 flexible
+export const createPartitions = api({
+  key: 37,
+  name: 'CreatePartitions',
+  versions: [0, 3],
+  flexibleFrom: 2,
+  request: {
+    topics: array({
+      name: string,
+      // How many the topic is to have in the end, not how many to add.
+      count: int32,
+      assignments: array({ brokerIds: array(int32) }).nullable(),
+    }),
+    timeoutMs: int32,
+    validateOnly: bool,
+  },
+  response: {
+    throttleTimeMs: int32.default(0),
+    results: array({ name: string, errorCode: int16, errorMessage: string.nullable().default(null) }),
+  },
+});
+
+// DeleteRecords — moves the beginning of partitions forward; offset -1 means the high watermark.
+//   v2 flexible
+export const deleteRecords = api({
+  key: 21,
+  name: 'DeleteRecords',
+  versions: [0, 2],
+  flexibleFrom: 2,
+  request: {
+    topics: array({ name: string, partitions: array({ partitionIndex: int32, offset: int64 }) }),
+    timeoutMs: int32,
+  },
+  response: {
+    throttleTimeMs: int32.default(0),
+    topics: array({
+      name: string,
+      partitions: array({ partitionIndex: int32, lowWatermark: int64, errorCode: int16 }),
     }),
   },
 });
