@@ -58,7 +58,7 @@ export class LaneWorker {
   take(records: readonly InRecord[]): void {
     if (this.#isStopped) return;
     for (const record of records) this.#queue.push(record);
-    this.#running ??= this.#run().finally(() => (this.#running = null));
+    this.#running ??= this.#run();
   }
 
   /**
@@ -94,7 +94,7 @@ export class LaneWorker {
     while (this.#head < this.#queue.length && !this.#isStopped) {
       const record = this.#queue[this.#head++]!;
       const handled = this.#handle(record, 1);
-      if (handled !== true && !(await handled)) return;
+      if (handled !== true && !(await handled)) break;
       this.#done = record.offset + 1;
       this.#settle();
       if (performance.now() > sliceEnds) {
@@ -102,6 +102,8 @@ export class LaneWorker {
         sliceEnds = performance.now() + sliceMs;
       }
     }
+    // Not a turn later: records that came in between would wait for nobody.
+    this.#running = null;
   }
 
   /** One attempt. True when the record is done with; a promise where the handler takes its time. */
