@@ -11,7 +11,7 @@ interface Plant {
   readonly file: string;
   readonly line: string;
   /** What the linter must answer: what to import instead. Absent where the line is lawful. */
-  readonly says?: RegExp;
+  readonly says?: RegExp | undefined;
 }
 
 const imports = (from: string): string => `import * as planted from '${from}';\nvoid planted;`;
