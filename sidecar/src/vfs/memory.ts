@@ -1,118 +1,78 @@
 import { readFully, type File, type FileSystem, type Lock } from './file-system.ts';
+import type { Extent, PowerCut, UnsyncedChange } from './power-cut.ts';
 
 /**
- * A file system in memory that behaves like a disk on a bad day: what was not synced may be gone after a
- * crash (`crashClone`), and any operation can be made to fail (`failWhen`). Directory entries are files' names,
- * and they too are only sure once their directory was synced.
+ * A file system in memory that behaves like a disk on a bad day. What was not synced may be gone after a power
+ * cut (`afterPowerCut`), any operation can be made to fail (`failWhen`), syncs take as long as `untilSynced`
+ * says while writes go on, a failed sync loses its bytes for good although the next one reports success, and
+ * there may be too little room (`capacityBytes`). Names in a directory are only sure once it was synced, and a
+ * file that is used after its last release says so.
  */
-
-type Node = MemoryDirectory | MemoryContent;
-
-/** One change of a directory since it was last synced; a rename is one change, so it is never half there. */
-interface EntryChange {
-  readonly removed: string | null;
-  readonly added: readonly [name: string, node: Node] | null;
-}
-
-class MemoryDirectory {
-  readonly entries: Map<string, Node>;
-  durable: Map<string, Node>;
-  changes: EntryChange[] = [];
-
-  constructor(entries = new Map<string, Node>()) {
-    this.entries = entries;
-    this.durable = new Map(entries);
-  }
-
-  change(change: EntryChange): void {
-    apply(this.entries, change);
-    this.changes.push(change);
-  }
-
-  sync(): void {
-    this.durable = new Map(this.entries);
-    this.changes = [];
-  }
-}
-
-type Write = { readonly position: number; readonly bytes: Buffer } | { readonly truncatedTo: number };
-
-class MemoryContent {
-  bytes: Buffer;
-  durable: Buffer;
-  writes: Write[] = [];
-
-  constructor(bytes: Buffer = Buffer.alloc(0)) {
-    this.bytes = bytes;
-    this.durable = bytes;
-  }
-
-  write(write: Write): void {
-    this.bytes = written(this.bytes, write);
-    this.writes.push(write);
-  }
-
-  sync(): void {
-    this.durable = this.bytes;
-    this.writes = [];
-  }
-}
-
-/** What is about to be done: an operation's name and the path it touches. */
-export interface Operation {
-  readonly name:
-    'open' | 'write' | 'truncate' | 'sync' | 'rename' | 'remove' | 'syncDirectory' | 'makeDirectory' | 'read';
-  readonly path: string;
-}
-
 export class MemoryFileSystem implements FileSystem {
   /** Every operation so far, for tests that want to fail the n-th of them. */
   readonly operations: Operation[] = [];
+  /** Told before each operation: what a crash now would leave is what is there now. */
+  beforeOperation: ((operation: Operation) => void) | null = null;
+  /** What a sync waits for after it began; it covers what was written before. */
+  untilSynced: () => Promise<void> = async () => {};
+  /** All files together never hold more. */
+  capacityBytes = Infinity;
   readonly #root: MemoryDirectory;
   readonly #locked = new Set<string>();
-  #failure: ((operation: Operation, index: number) => string | null) | null = null;
+  #failure: FailWhen | null = null;
+  #sequence: number;
+  #last: UnsyncedChange | null = null;
+  #openFiles = 0;
 
-  constructor(root = new MemoryDirectory()) {
+  constructor(root = new MemoryDirectory(), sequence = 0) {
     this.#root = root;
+    this.#sequence = sequence;
   }
 
-  /** From now on each operation asks whether it fails, and with which code. */
-  failWhen(failure: ((operation: Operation, index: number) => string | null) | null): void {
+  /** From now on each operation asks whether it fails. */
+  failWhen(failure: FailWhen | null): void {
     this.#failure = failure;
   }
 
-  /**
-   * A disk as it may look after the power went: synced bytes and entries surely, each later change perhaps, a
-   * write perhaps in part.
-   *
-   * @param chance numbers in [0, 1), from a seed
-   */
-  crashClone(chance: () => number): MemoryFileSystem {
-    const clones = new Map<Node, Node>();
-    const clone = (node: Node): Node => {
-      const known = clones.get(node);
-      if (known !== undefined) return known;
-      if (node instanceof MemoryContent) {
-        let bytes = node.durable;
-        for (const write of node.writes) if (chance() < 0.6) bytes = written(bytes, torn(write, chance));
-        const content = new MemoryContent(bytes);
-        clones.set(node, content);
-        return content;
-      }
-      const entries = new Map(node.durable);
-      for (const change of node.changes) if (chance() < 0.6) apply(entries, change);
-      const directory = new MemoryDirectory(
-        new Map([...entries].map(([name, child]) => [name, clone(child)])),
-      );
-      clones.set(node, directory);
-      return directory;
-    };
-    return new MemoryFileSystem(clone(this.#root) as MemoryDirectory);
+  /** The latest change, null before the first one. */
+  get lastChange(): UnsyncedChange | null {
+    return this.#last;
   }
 
-  /** The disk as a crash of the process alone leaves it: everything written is there. */
-  processCrashClone(): MemoryFileSystem {
-    return this.crashClone(() => 0);
+  /** Files that somebody holds open. */
+  get openFiles(): number {
+    return this.#openFiles;
+  }
+
+  /**
+   * The disk as the next process finds it when this one was killed: all that was written is there, and what was
+   * not synced is still not synced.
+   *
+   * @param lastWrite how much of the last write the kill let through
+   */
+  afterKill(lastWrite?: Extent): MemoryFileSystem {
+    const sequence = lastWrite === undefined ? null : this.#last!.sequence;
+    return this.#copy(
+      (content) => content.copy(sequence, lastWrite),
+      (directory, copy) => directory.copy(copy),
+    );
+  }
+
+  /** A disk as it may look after the power went: what was synced surely, of each later change what is chosen. */
+  afterPowerCut(cut: PowerCut): MemoryFileSystem {
+    return this.#copy(
+      (content) => content.afterPowerCut(cut),
+      (directory, copy) => directory.afterPowerCut(cut, copy),
+    );
+  }
+
+  /**
+   * Equal for disks on which the same names hold the same bytes.
+   *
+   * @param digest of a file's bytes (the same Buffer for as long as they are the same), or of a directory's text
+   */
+  fingerprint(digest: (content: Buffer | string) => string): string {
+    return fingerprintOf(this.#root, digest);
   }
 
   open(path: string, mode: 'read' | 'write' | 'create'): File {
@@ -121,10 +81,18 @@ export class MemoryFileSystem implements FileSystem {
     let node = directory.entries.get(name);
     if (node === undefined && mode === 'create') {
       node = new MemoryContent();
-      directory.change({ removed: null, added: [name, node] });
+      directory.change({ ...this.#next('entry'), removed: null, added: [name, node] });
     }
     if (!(node instanceof MemoryContent)) throw systemError(node === undefined ? 'ENOENT' : 'EISDIR', path);
-    return new MemoryFile(path, node, (operation) => this.#operate(operation, path));
+    this.#openFiles++;
+    return new MemoryFile(path, node, {
+      operate: (operation) => this.#operate(operation, path),
+      next: (kind, size) => this.#next(kind, size),
+      room: () => this.capacityBytes - (this.capacityBytes === Infinity ? 0 : this.#root.sizeInBytes),
+      untilSynced: () => this.untilSynced(),
+      sequence: () => this.#sequence,
+      closed: () => void this.#openFiles--,
+    });
   }
 
   exists(path: string): boolean {
@@ -154,7 +122,7 @@ export class MemoryFileSystem implements FileSystem {
       let next = directory.entries.get(name);
       if (next === undefined) {
         next = new MemoryDirectory();
-        directory.change({ removed: null, added: [name, next] });
+        directory.change({ ...this.#next('entry'), removed: null, added: [name, next] });
       }
       if (!(next instanceof MemoryDirectory)) throw systemError('ENOTDIR', path);
       directory = next;
@@ -168,14 +136,14 @@ export class MemoryFileSystem implements FileSystem {
     const node = source.directory.entries.get(source.name);
     if (node === undefined) throw systemError('ENOENT', from);
     if (source.directory !== target.directory) throw systemError('EXDEV', to);
-    source.directory.change({ removed: source.name, added: [target.name, node] });
+    source.directory.change({ ...this.#next('entry'), removed: source.name, added: [target.name, node] });
   }
 
   remove(path: string): void {
     this.#operate('remove', path);
     const { directory, name } = this.#parent(path);
     if (!directory.entries.has(name)) throw systemError('ENOENT', path);
-    directory.change({ removed: name, added: null });
+    directory.change({ ...this.#next('entry'), removed: name, added: null });
   }
 
   async removeDirectory(path: string): Promise<void> {
@@ -183,14 +151,14 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   async syncDirectory(path: string): Promise<void> {
-    this.syncDirectoryNow(path);
+    const { directory, sequence } = this.#beginDirectorySync(path);
+    await this.untilSynced();
+    directory.sync(sequence);
   }
 
   syncDirectoryNow(path: string): void {
-    this.#operate('syncDirectory', path);
-    const node = this.#find(path);
-    if (!(node instanceof MemoryDirectory)) throw systemError('ENOENT', path);
-    node.sync();
+    const { directory, sequence } = this.#beginDirectorySync(path);
+    directory.sync(sequence);
   }
 
   lock(path: string): Lock | null {
@@ -200,11 +168,39 @@ export class MemoryFileSystem implements FileSystem {
     return { release: () => void this.#locked.delete(path) };
   }
 
+  #beginDirectorySync(path: string): { directory: MemoryDirectory; sequence: number } {
+    this.#operate('syncDirectory', path);
+    const directory = this.#find(path);
+    if (!(directory instanceof MemoryDirectory)) throw systemError('ENOENT', path);
+    return { directory, sequence: this.#sequence };
+  }
+
+  #copy(
+    copyContent: (content: MemoryContent) => MemoryContent,
+    copyDirectory: (directory: MemoryDirectory, copy: (node: Node) => Node) => MemoryDirectory,
+  ): MemoryFileSystem {
+    const copies = new Map<Node, Node>();
+    const copy = (node: Node): Node => {
+      const known = copies.get(node);
+      if (known !== undefined) return known;
+      const made = node instanceof MemoryContent ? copyContent(node) : copyDirectory(node, copy);
+      copies.set(node, made);
+      return made;
+    };
+    return new MemoryFileSystem(copy(this.#root) as MemoryDirectory, this.#sequence);
+  }
+
   #operate(name: Operation['name'], path: string): void {
     const operation = { name, path };
+    this.beforeOperation?.(operation);
     const code = this.#failure?.(operation, this.operations.length) ?? null;
     this.operations.push(operation);
     if (code !== null) throw systemError(code, path);
+  }
+
+  #next(kind: UnsyncedChange['kind'], sizeInBytes = 0): UnsyncedChange {
+    this.#last = { kind, sequence: ++this.#sequence, sizeInBytes };
+    return this.#last;
   }
 
   #find(path: string): Node | undefined {
@@ -225,18 +221,159 @@ export class MemoryFileSystem implements FileSystem {
   }
 }
 
+/** What is about to be done: an operation's name and the path it touches. */
+export interface Operation {
+  readonly name:
+    'open' | 'write' | 'truncate' | 'sync' | 'rename' | 'remove' | 'syncDirectory' | 'makeDirectory' | 'read';
+  readonly path: string;
+}
+
+/** The system's code with which an operation fails, null when it does not. */
+export type FailWhen = (operation: Operation, index: number) => string | null;
+
+type Node = MemoryDirectory | MemoryContent;
+
+/** One change of a directory; a rename is one change, so it is never half there. */
+interface EntryChange extends UnsyncedChange {
+  readonly removed: string | null;
+  readonly added: readonly [name: string, node: Node] | null;
+}
+
+class MemoryDirectory {
+  readonly entries: Map<string, Node>;
+  #durable: Map<string, Node>;
+  #changes: EntryChange[] = [];
+
+  constructor(entries = new Map<string, Node>()) {
+    this.entries = entries;
+    this.#durable = new Map(entries);
+  }
+
+  get sizeInBytes(): number {
+    let size = 0;
+    for (const node of this.entries.values())
+      size += node instanceof MemoryContent ? node.bytes.length : node.sizeInBytes;
+    return size;
+  }
+
+  change(change: EntryChange): void {
+    apply(this.entries, change);
+    this.#changes.push(change);
+  }
+
+  /** Everything up to a change is durable. */
+  sync(sequence: number): void {
+    while (this.#changes.length > 0 && this.#changes[0]!.sequence <= sequence)
+      apply(this.#durable, this.#changes.shift()!);
+  }
+
+  copy(copy: (node: Node) => Node): MemoryDirectory {
+    const made = new MemoryDirectory(copied(this.entries, copy));
+    made.#durable = copied(this.#durable, copy);
+    made.#changes = this.#changes.map((change) => ({
+      ...change,
+      added: change.added && [change.added[0], copy(change.added[1])],
+    }));
+    return made;
+  }
+
+  afterPowerCut(cut: PowerCut, copy: (node: Node) => Node): MemoryDirectory {
+    const entries = new Map(this.#durable);
+    for (const change of this.#changes) if (cut(change) !== false) apply(entries, change);
+    return new MemoryDirectory(copied(entries, copy));
+  }
+}
+
+/** A write, or with no bytes a truncation to its position. */
+interface Write extends UnsyncedChange {
+  readonly position: number;
+  readonly bytes: Buffer | null;
+}
+
+class MemoryContent {
+  /** What processes see: the page cache. */
+  bytes: Buffer;
+  /** What is on the disk. */
+  #durable: Buffer;
+  #writes: Write[] = [];
+  /** Changes up to this one were under a sync that failed: the kernel takes them for clean and forgets them. */
+  #forsaken = 0;
+
+  constructor(bytes: Buffer = Buffer.alloc(0), durable = bytes) {
+    this.bytes = bytes;
+    this.#durable = durable;
+  }
+
+  write(write: Write): void {
+    this.bytes = written(this.bytes, [write]);
+    this.#writes.push(write);
+  }
+
+  sync(sequence: number): void {
+    const covered = this.#writes.filter((write) => write.sequence <= sequence);
+    if (covered.length === 0) return;
+    const reached = covered.filter((write) => write.sequence > this.#forsaken);
+    // Shared while they are equal, so that copies of the disk share them too.
+    const isAll = covered.length === this.#writes.length && this.#forsaken === 0;
+    this.#durable = isAll ? this.bytes : written(this.#durable, reached);
+    this.#writes = this.#writes.slice(covered.length);
+  }
+
+  forsake(sequence: number): void {
+    if (this.#writes.length > 0) this.#forsaken = sequence;
+  }
+
+  /** @param torn the change of which only an extent was written, if it is one of this file */
+  copy(torn: number | null, extent: Extent | undefined): MemoryContent {
+    const last = this.#writes.at(-1);
+    const isTorn = torn !== null && last?.sequence === torn;
+    const made = new MemoryContent(this.bytes, this.#durable);
+    made.#writes = this.#writes.slice();
+    made.#forsaken = this.#forsaken;
+    if (!isTorn) return made;
+    made.#writes.pop();
+    made.bytes = written(this.#durable, made.#writes);
+    made.write(pieceOf(last!, extent!));
+    return made;
+  }
+
+  afterPowerCut(cut: PowerCut): MemoryContent {
+    if (this.#writes.length === 0) return new MemoryContent(this.#durable);
+    const reached: Write[] = [];
+    for (const write of this.#writes) {
+      const kept = write.sequence > this.#forsaken && cut(write);
+      if (kept === true) reached.push(write);
+      else if (kept !== false) reached.push(pieceOf(write, kept));
+    }
+    if (reached.length === 0) return new MemoryContent(this.#durable);
+    return new MemoryContent(written(this.#durable, reached));
+  }
+}
+
+/** What a file needs of its disk. */
+interface Disk {
+  operate(name: Operation['name']): void;
+  next(kind: UnsyncedChange['kind'], sizeInBytes?: number): UnsyncedChange;
+  room(): number;
+  untilSynced(): Promise<void>;
+  sequence(): number;
+  closed(): void;
+}
+
 class MemoryFile implements File {
   readonly path: string;
   readonly #content: MemoryContent;
-  readonly #operate: (name: Operation['name']) => void;
+  readonly #disk: Disk;
+  #holders = 1;
 
-  constructor(path: string, content: MemoryContent, operate: (name: Operation['name']) => void) {
+  constructor(path: string, content: MemoryContent, disk: Disk) {
     this.path = path;
     this.#content = content;
-    this.#operate = operate;
+    this.#disk = disk;
   }
 
   size(): number {
+    this.#mustBeOpen();
     return this.#content.bytes.length;
   }
 
@@ -251,29 +388,76 @@ class MemoryFile implements File {
 
   writeNow(chunks: readonly Uint8Array[], position: number): void {
     this.#operate('write');
-    this.#content.write({ position, bytes: Buffer.concat(chunks) });
+    const bytes = Buffer.concat(chunks);
+    const room = this.#disk.room() + Math.max(0, this.#content.bytes.length - position);
+    // A full disk takes what fits before it says so.
+    const fitting = bytes.length > room ? bytes.subarray(0, Math.max(0, room)) : bytes;
+    if (fitting.length > 0)
+      this.#content.write({ ...this.#disk.next('write', fitting.length), position, bytes: fitting });
+    if (fitting.length < bytes.length) throw systemError('ENOSPC', this.path);
   }
 
   truncateNow(size: number): void {
     this.#operate('truncate');
-    this.#content.write({ truncatedTo: size });
+    this.#content.write({ ...this.#disk.next('truncate'), position: size, bytes: null });
   }
 
   async sync(): Promise<void> {
-    this.syncNow();
+    this.retain();
+    try {
+      const { sequence, failure } = this.#beginSync();
+      await this.#disk.untilSynced();
+      if (failure !== null) throw failure;
+      this.#content.sync(sequence);
+    } finally {
+      this.release();
+    }
   }
 
   syncNow(): void {
-    this.#operate('sync');
-    this.#content.sync();
+    const { sequence, failure } = this.#beginSync();
+    if (failure !== null) throw failure;
+    this.#content.sync(sequence);
   }
 
-  retain(): void {}
+  retain(): void {
+    this.#mustBeOpen();
+    this.#holders++;
+  }
 
-  release(): void {}
+  release(): void {
+    this.#mustBeOpen();
+    if (--this.#holders === 0) this.#disk.closed();
+  }
+
+  #beginSync(): { sequence: number; failure: Error | null } {
+    const sequence = this.#disk.sequence();
+    try {
+      this.#operate('sync');
+      return { sequence, failure: null };
+    } catch (error) {
+      this.#content.forsake(sequence);
+      return { sequence, failure: error as Error };
+    }
+  }
+
+  #operate(name: Operation['name']): void {
+    this.#mustBeOpen();
+    this.#disk.operate(name);
+  }
+
+  #mustBeOpen(): void {
+    if (this.#holders <= 0) throw systemError('EBADF', this.path);
+  }
 }
 
 const partsOf = (path: string): string[] => path.split('/').filter((part) => part !== '');
+
+function copied(entries: Map<string, Node>, copy: (node: Node) => Node): Map<string, Node> {
+  const made = new Map<string, Node>();
+  for (const [name, node] of entries) made.set(name, copy(node));
+  return made;
+}
 
 function apply(entries: Map<string, Node>, { removed, added }: EntryChange): void {
   // A rename of what was never there (its creation was lost) adds it: the content is what the rename moved.
@@ -281,27 +465,34 @@ function apply(entries: Map<string, Node>, { removed, added }: EntryChange): voi
   if (added !== null) entries.set(...added);
 }
 
-function written(bytes: Buffer, write: Write): Buffer {
-  if ('truncatedTo' in write) {
-    const cut = Buffer.alloc(write.truncatedTo);
-    bytes.copy(cut);
-    return cut;
+/** Bytes after some writes; where a write begins behind the end, zeros fill the hole. */
+function written(bytes: Buffer, writes: readonly Write[]): Buffer {
+  const most = Math.max(bytes.length, ...writes.map((write) => write.position + (write.bytes?.length ?? 0)));
+  const made = Buffer.alloc(most);
+  bytes.copy(made);
+  let size = bytes.length;
+  for (const write of writes) {
+    if (write.bytes === null) {
+      made.fill(0, write.position, Math.max(size, write.position));
+      size = write.position;
+    } else {
+      write.bytes.copy(made, write.position);
+      size = Math.max(size, write.position + write.bytes.length);
+    }
   }
-  const end = Math.max(bytes.length, write.position + write.bytes.length);
-  const next = Buffer.alloc(end);
-  bytes.copy(next);
-  write.bytes.copy(next, write.position);
-  return next;
+  return made.subarray(0, size);
 }
 
-const sector = 512;
+function pieceOf(write: Write, { from, to }: Extent): Write {
+  if (write.bytes === null) return write;
+  const bytes = write.bytes.subarray(from, to);
+  return { ...write, position: write.position + from, bytes, sizeInBytes: bytes.length };
+}
 
-/** A write of which only whole sectors reached the disk, now and then. */
-function torn(write: Write, chance: () => number): Write {
-  if ('truncatedTo' in write || chance() < 0.5) return write;
-  const sectors = Math.ceil(write.bytes.length / sector);
-  const kept = Math.floor(chance() * (sectors + 1)) * sector;
-  return { position: write.position, bytes: write.bytes.subarray(0, kept) };
+function fingerprintOf(node: Node, digest: (content: Buffer | string) => string): string {
+  if (node instanceof MemoryContent) return digest(node.bytes);
+  const names = [...node.entries].map(([name, child]) => `${name} ${fingerprintOf(child, digest)}`);
+  return digest(names.sort().join('\n'));
 }
 
 function systemError(code: string, path: string): NodeJS.ErrnoException {
