@@ -1,10 +1,11 @@
 import type { Socket } from 'node:net';
-import { FrameCutter, WireError, type ByteSpan } from '@rookery/wire';
-import type { FileRegion } from '../vfs/file-region.ts';
+import { FrameCutter, WireError } from '@rookery/wire';
+import { releaseSpans } from '../vfs/file-region.ts';
 import type { BufferPool } from './buffer-pool.ts';
 import type { Dispatcher, Reply } from './dispatch.ts';
 import { FrameRefused } from './frame-refused.ts';
 import type { MemoryBudget } from './memory-budget.ts';
+import { Outbox } from './outbox.ts';
 
 export interface ConnectionLimits {
   /** Largest request frame in bytes (`socket.request.max.bytes`). */
@@ -30,8 +31,6 @@ export interface ConnectionDeps {
 
 /** Frames up to this size are taken in without asking the budget. */
 const smallFrame = 16 * 1024;
-/** Regions up to this size are read on the loop: a pool hop costs more than reading what was just written. */
-const readOnLoopMax = 64 * 1024;
 
 interface Slot {
   reply: Reply | undefined;
@@ -49,12 +48,11 @@ export class Connection {
   readonly #deps: ConnectionDeps;
   readonly #cutter: FrameCutter;
   readonly #slots: Slot[] = [];
-  readonly #outgoing: ByteSpan[] = [];
+  readonly #outbox: Outbox;
   readonly #releases = new Set<() => void>();
   /** Bytes of budget held for the frame that is arriving. */
   #admitted = 0;
   #waitsForBudget = false;
-  #readsRegion = false;
   #cutting = false;
   #ending = false;
   #closed = false;
@@ -65,13 +63,20 @@ export class Connection {
     this.#socket = socket;
     this.#deps = deps;
     this.#cutter = new FrameCutter(deps.limits.frameBytesMax);
+    this.#outbox = new Outbox(socket, {
+      pool: deps.pool,
+      unreadBytesMax: deps.limits.unreadBytesMax,
+      traffic: deps.traffic,
+      moved: () => (this.lastActive = deps.now()),
+      ready: () => {
+        this.#endWhenAnswered();
+        if (!this.#cutting && socket.isPaused()) this.#cut();
+      },
+      failed: (error) => this.#refuse(error),
+    });
     this.remoteAddress = socket.remoteAddress ?? '';
     this.lastActive = deps.now();
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => {
-      this.lastActive = deps.now();
-      this.#write();
-    });
     socket.on('error', (error) => (this.#reason ??= error.message));
     socket.on('close', () => this.#onClose());
   }
@@ -88,7 +93,7 @@ export class Connection {
 
   /** Answers are on their way, and the peer has not taken them. */
   get isUnread(): boolean {
-    return this.#outgoing.length > 0 || this.#socket.writableLength > 0;
+    return !this.#outbox.isEmpty || this.#socket.writableLength > 0;
   }
 
   close(reason: string): void {
@@ -106,7 +111,7 @@ export class Connection {
   }
 
   #endWhenAnswered(): void {
-    if (this.#ending && this.#slots.length === 0 && this.#outgoing.length === 0) this.#socket.end();
+    if (this.#ending && this.#slots.length === 0 && this.#outbox.isEmpty) this.#socket.end();
   }
 
   whenClosed(release: () => void): () => void {
@@ -211,97 +216,18 @@ export class Connection {
     if (slot.taken > 0) this.#deps.budget.give(slot.taken);
     slot.reply = reply;
     if (this.#closed) {
-      release(reply ?? []);
+      releaseSpans(reply ?? []);
       return;
     }
     let ready = 0;
     while (ready < this.#slots.length && this.#slots[ready]!.reply !== undefined) {
-      const spans = this.#slots[ready]!.reply;
-      for (const span of spans ?? []) this.#outgoing.push(span);
+      this.#outbox.add(this.#slots[ready]!.reply ?? []);
       ready++;
     }
     if (ready === 0) return;
     this.#slots.splice(0, ready);
-    this.#write();
+    this.#outbox.flush();
     if (!this.#cutting) this.#cut();
-  }
-
-  /** Writes what may leave: buffers at once, file regions piece by piece through pooled buffers. */
-  #write(): void {
-    if (this.#readsRegion || this.#closed) return;
-    this.#socket.cork();
-    let sent = 0;
-    while (sent < this.#outgoing.length && this.#socket.writableLength < this.#deps.limits.unreadBytesMax) {
-      const span = this.#outgoing[sent]!;
-      if (span instanceof Uint8Array) {
-        this.#send(span);
-        sent++;
-        continue;
-      }
-      const region = span as FileRegion;
-      if (region.byteLength > readOnLoopMax) {
-        this.#outgoing.splice(0, sent);
-        this.#socket.uncork();
-        void this.#sendRegion(region);
-        return;
-      }
-      try {
-        this.#send(region.readNow());
-      } catch (error) {
-        this.#socket.uncork();
-        return this.#refuse(error);
-      }
-      region.release();
-      sent++;
-    }
-    this.#outgoing.splice(0, sent);
-    this.#socket.uncork();
-    this.#endWhenAnswered();
-    if (!this.#cutting && this.#socket.isPaused()) this.#cut();
-  }
-
-  /** Sends the region at the head of the queue, one pooled buffer at a time, no faster than the peer reads. */
-  async #sendRegion(region: FileRegion): Promise<void> {
-    this.#readsRegion = true;
-    try {
-      for (let at = 0; at < region.byteLength && !this.#closed;) {
-        const buffer = this.#deps.pool.take();
-        let piece: Buffer;
-        try {
-          piece = await region.read(buffer, at);
-        } catch (error) {
-          this.#deps.pool.give(buffer);
-          throw error;
-        }
-        at += piece.length;
-        await this.#sendPooled(piece, buffer);
-      }
-    } catch (error) {
-      this.#readsRegion = false;
-      return this.#refuse(error);
-    }
-    this.#readsRegion = false;
-    if (this.#closed) return;
-    this.#outgoing.shift();
-    region.release();
-    this.#write();
-  }
-
-  /** Resolves when the socket has taken the bytes, which is when the buffer may be used again. */
-  #sendPooled(piece: Buffer, buffer: Buffer): Promise<void> {
-    this.lastActive = this.#deps.now();
-    this.#deps.traffic.bytesOut += piece.length;
-    return new Promise((resolve) => {
-      this.#socket.write(piece, () => {
-        this.#deps.pool.give(buffer);
-        resolve();
-      });
-    });
-  }
-
-  #send(bytes: Uint8Array): void {
-    this.#deps.traffic.bytesOut += bytes.length;
-    this.#socket.write(bytes);
   }
 
   #refuse(error: unknown): void {
@@ -312,18 +238,13 @@ export class Connection {
   #onClose(): void {
     this.#closed = true;
     for (const slot of this.#slots) {
-      release(slot.reply ?? []);
+      releaseSpans(slot.reply ?? []);
       // A slot without an answer gives its bytes back when its handler is done with them.
     }
-    release(this.#outgoing);
+    this.#outbox.close();
     if (this.#admitted > 0) this.#deps.budget.give(this.#admitted);
     for (const letGo of this.#releases) letGo();
     this.#releases.clear();
     this.#deps.closed(this, this.#reason);
   }
-}
-
-/** Lets go of the files behind an answer that will not be sent. */
-function release(spans: readonly ByteSpan[]): void {
-  for (const span of spans) if (!(span instanceof Uint8Array)) (span as FileRegion).release();
 }

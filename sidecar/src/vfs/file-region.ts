@@ -39,3 +39,8 @@ export class FileRegion implements ByteSpan {
     );
   }
 }
+
+/** Lets go of the files behind what will not be sent. */
+export function releaseSpans(spans: readonly ByteSpan[]): void {
+  for (const span of spans) if (!(span instanceof Uint8Array)) (span as FileRegion).release();
+}

@@ -1,9 +1,9 @@
-import { ErrorCode, fetch, type ByteSpan, type Request } from '@rookery/wire';
+import { ErrorCode, fetch, type Request } from '@rookery/wire';
 import type { Clock } from '../../clock.ts';
 import { OffsetOutOfRange } from '../../log/partition-log.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
-import type { FileRegion } from '../../vfs/file-region.ts';
+import { releaseSpans } from '../../vfs/file-region.ts';
 import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 
 // Fetch — whole record batches from each partition named, straight from the log.
@@ -178,8 +178,4 @@ function releaseRecords(answer: FetchAnswer): void {
   for (const topic of answer.responses ?? []) {
     for (const { records } of topic.partitions) releaseSpans(records ?? []);
   }
-}
-
-function releaseSpans(spans: readonly ByteSpan[]): void {
-  for (const span of spans) if (!(span instanceof Uint8Array)) (span as FileRegion).release();
 }
