@@ -12,6 +12,7 @@ import { GroupCoordinator } from './groups/group-coordinator.ts';
 import { OffsetsTopic, offsetsTopic } from './groups/offsets-topic.ts';
 import { formatAddress, type Address } from './listener-address.ts';
 import { DataDirectory } from './log/data-directory.ts';
+import { DiskSpace } from './log/disk-space.ts';
 import { LogManager } from './log/log-manager.ts';
 import type { PartitionLog } from './log/partition-log.ts';
 import { LoopStall } from './loop-stall.ts';
@@ -83,12 +84,25 @@ async function open(
   opened.push(() => store.close());
   const view = await ClusterView.open(store);
   opened.push(() => view.close());
+  const space = new DiskSpace({
+    fs,
+    directory: dataDir,
+    clock,
+    events,
+    minFreeBytes: config.long('disk.min.free.bytes'),
+    reserveBytes: config.int('disk.reserve.bytes'),
+  });
+  opened.push(() => space.stop());
   const logs = LogManager.open({
     fs,
     directory,
     clock,
     events,
-    configOf: (topic) => config.logConfig(view.image.topicByName(topic)?.configs ?? {}),
+    space,
+    configOf: (name) => {
+      const topic = view.image.topicByName(name);
+      return config.logConfig(topic?.configs ?? {}, topic?.isInternal);
+    },
   });
   opened.push(() => logs.close());
 

@@ -114,6 +114,7 @@ export class Config {
   /** A topic's setting: its own where it has one, else what the broker says. */
   topicValue(name: string, own: Readonly<Record<string, string>>): string | null {
     if (own[name] !== undefined) return own[name];
+    if (name === 'flush.mode') return this.raw('flush.mode') ?? this.#safeFlushMode(own);
     return this.brokerFallback(name);
   }
 
@@ -121,12 +122,17 @@ export class Config {
   brokerFallback(name: string): string | null {
     const fallback = topicFallbacks[name];
     if (fallback === undefined) return topicSettings.get(name)?.default ?? null;
-    if (name === 'flush.mode') return this.raw('flush.mode') ?? 'sync';
+    if (name === 'flush.mode') return this.raw('flush.mode') ?? this.#safeFlushMode({});
     if (name === 'segment.ms') return this.raw('log.roll.ms') ?? fromHours(this.text('log.roll.hours'));
     if (name === 'segment.jitter.ms')
       return this.raw('log.roll.jitter.ms') ?? fromHours(this.text('log.roll.jitter.hours'));
     if (name === 'retention.ms') return this.#retentionMs();
     return this.raw(fallback) ?? topicSettings.get(name)?.default ?? null;
+  }
+
+  /** Where fewer than two replicas vouch for an acknowledgement, the disk must. */
+  #safeFlushMode(own: Readonly<Record<string, string>>): 'sync' | 'os' {
+    return Number(this.topicValue('min.insync.replicas', own)) < 2 ? 'sync' : 'os';
   }
 
   #retentionMs(): string {
@@ -137,9 +143,11 @@ export class Config {
   }
 
   /** What a topic's logs act on. */
-  logConfig(own: Readonly<Record<string, string>>): LogConfig {
+  logConfig(own: Readonly<Record<string, string>>, isInternal = false): LogConfig {
     const value = (name: string): string => this.topicValue(name, own)!;
     const long = (name: string): number => longOf(value(name));
+    const limit = (name: string): number => (long(name) < 0 ? Infinity : long(name));
+    const policies = listOf(value('cleanup.policy'));
     return {
       // Kafka's public setting refuses less than 1 MiB; its internal one is for tests that need many segments.
       segmentBytes: Number(own['internal.segment.bytes'] ?? value('segment.bytes')),
@@ -150,7 +158,17 @@ export class Config {
       timestampType: value('message.timestamp.type') as LogConfig['timestampType'],
       timestampBeforeMaxMs: long('message.timestamp.before.max.ms'),
       timestampAfterMaxMs: long('message.timestamp.after.max.ms'),
-      isCompacted: listOf(value('cleanup.policy')).includes('compact'),
+      isCompacted: policies.includes('compact'),
+      isDeleted: policies.includes('delete'),
+      isInternal,
+      retentionMs: limit('retention.ms'),
+      retentionBytes: limit('retention.bytes'),
+      fileDeleteDelayMs: long('file.delete.delay.ms'),
+      deleteRetentionMs: long('delete.retention.ms'),
+      minCleanableDirtyRatio: Number(value('min.cleanable.dirty.ratio')),
+      minCompactionLagMs: long('min.compaction.lag.ms'),
+      maxCompactionLagMs: long('max.compaction.lag.ms'),
+      compressionType: value('compression.type') as LogConfig['compressionType'],
       flushMode: value('flush.mode') as LogConfig['flushMode'],
       flushMs: long('flush.ms'),
       flushMessages: long('flush.messages'),

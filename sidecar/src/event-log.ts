@@ -22,6 +22,11 @@ export class EventLog {
     events.on('indexRebuilt', (info) => this.info('rebuilt an index', info));
     events.on('fileRemoved', (info) => this.info('removed a file', info));
     events.on('partitionOffline', (info) => this.error('a partition is offline', info));
+    events.on('appendsTakenBack', (info) =>
+      this.error('the disk is full: refused what was not written', info),
+    );
+    events.on('diskLow', (info) => this.error('the disk is nearly full: produce is refused', info));
+    events.on('diskRelieved', (info) => this.info('the disk has space again', info));
     events.on('topicCreated', (info) => this.info('created a topic', info));
     events.on('topicDeleted', (info) => this.info('deleted a topic', info));
     events.on('connectionRefused', (info) => this.warn('refused a connection', info));

@@ -10,6 +10,9 @@ export interface Events {
   fileRemoved: { partition: string; file: string; reason: string };
   segmentRolled: { partition: string; baseOffset: number };
   partitionOffline: { partition: string; reason: string };
+  appendsTakenBack: { partition: string; fromOffset: number; reason: string };
+  diskLow: { freeBytes: number; minFreeBytes: number };
+  diskRelieved: { freeBytes: number };
   topicCreated: { topic: string; topicId: string; partitions: number };
   topicDeleted: { topic: string; topicId: string };
   connectionOpened: { remoteAddress: string };

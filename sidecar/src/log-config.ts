@@ -8,7 +8,23 @@ export interface LogConfig {
   readonly timestampType: 'CreateTime' | 'LogAppendTime';
   readonly timestampBeforeMaxMs: number;
   readonly timestampAfterMaxMs: number;
+  /** `cleanup.policy` has `compact`. */
   readonly isCompacted: boolean;
+  /** `cleanup.policy` has `delete`. */
+  readonly isDeleted: boolean;
+  /** The broker's own topic: it may use the last free bytes of the disk. */
+  readonly isInternal: boolean;
+  /** Infinity for no limit. */
+  readonly retentionMs: number;
+  /** Infinity for no limit. */
+  readonly retentionBytes: number;
+  readonly fileDeleteDelayMs: number;
+  readonly deleteRetentionMs: number;
+  readonly minCleanableDirtyRatio: number;
+  readonly minCompactionLagMs: number;
+  readonly maxCompactionLagMs: number;
+  /** `producer` keeps what producers sent. */
+  readonly compressionType: 'producer' | 'uncompressed' | 'gzip' | 'snappy' | 'lz4' | 'zstd';
   /**
    * What an acknowledgement covers: `sync` a successful fdatasync; `interval` the page cache, synced every
    * `flushMs` or `flushMessages`; `os` the page cache.

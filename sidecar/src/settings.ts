@@ -76,6 +76,8 @@ const ownDefaults: Readonly<Record<string, string>> = {
 /** Settings that Kafka does not have, in the same form. */
 const ownBrokerSettings = `
 admin.listener string 127.0.0.1:9644
+disk.min.free.bytes long 268435456 0..
+disk.reserve.bytes long 4194304 0..
 flush.mode string - sync/interval/os
 `;
 

@@ -26,21 +26,27 @@ export class DataDirectory {
   readonly identity: Identity;
   /** The marker of an orderly stop was there. It is gone now: until the next one, a crash is a crash. */
   readonly wasCleanlyStopped: boolean;
+  /** The machine has not restarted since: what was written is in the page cache or on the disk. */
+  readonly isSameBoot: boolean;
   readonly #fs: FileSystem;
   readonly #lock: Lock;
+  #facts: Facts;
 
   private constructor(
     fs: FileSystem,
     path: string,
     lock: Lock,
     identity: Identity,
-    wasCleanlyStopped: boolean,
+    facts: Facts,
+    found: { isSameBoot: boolean; isMarked: boolean },
   ) {
     this.#fs = fs;
     this.path = path;
     this.#lock = lock;
     this.identity = identity;
-    this.wasCleanlyStopped = wasCleanlyStopped;
+    this.#facts = facts;
+    this.isSameBoot = found.isSameBoot;
+    this.wasCleanlyStopped = found.isMarked;
   }
 
   /**
@@ -60,9 +66,16 @@ export class DataDirectory {
     }
     if (lock === null) throw new SidecarError('RK0302', path);
     try {
-      checkFormat(fs, path);
+      const found = readFacts(fs, path);
       const identity = readIdentity(fs, path, nodeId) ?? makeIdentity(fs, path, nodeId, clock);
-      return new DataDirectory(fs, path, lock, identity, takeMarker(fs, path));
+      const bootId = readBootId(fs);
+      const facts = { ...found, bootId };
+      if (found.bootId !== bootId || !fs.exists(`${path}/${ownName}`)) writeFacts(fs, path, facts);
+      const isSameBoot = bootId !== null && found.bootId === bootId;
+      return new DataDirectory(fs, path, lock, identity, facts, {
+        isSameBoot,
+        isMarked: takeMarker(fs, path),
+      });
     } catch (error) {
       lock.release();
       if (error instanceof SidecarError) throw error;
@@ -75,27 +88,75 @@ export class DataDirectory {
     writeAtomicallyNow(this.#fs, `${this.path}/${markerName}`, Buffer.from('{"version":0,"brokerEpoch":-1}'));
   }
 
+  /** The offset from which a partition's bytes may not be trusted, because a sync of them failed; null for none. */
+  distrustedFrom(partition: string): number | null {
+    return this.#facts.distrusted[partition] ?? null;
+  }
+
+  /** Leaves word of a failed sync for the next start. The disk that failed may refuse this too. */
+  distrust(partition: string, fromOffset: number): void {
+    this.#rewrite({ ...this.#facts.distrusted, [partition]: fromOffset });
+  }
+
+  /** Every log is open: what could not be trusted has been cut. */
+  trustAgain(): void {
+    if (Object.keys(this.#facts.distrusted).length > 0) this.#rewrite({});
+  }
+
+  #rewrite(distrusted: Facts['distrusted']): void {
+    const facts = { ...this.#facts, distrusted };
+    writeFacts(this.#fs, this.path, facts);
+    this.#facts = facts;
+  }
+
   unlock(): void {
     this.#lock.release();
   }
 }
 
-function checkFormat(fs: FileSystem, path: string): void {
+/** Facts of our own about the directory, beside Kafka's files: `rookery.json`. */
+interface Facts {
+  readonly formatVersion: number;
+  /** The machine's start in which the directory was last opened; null where the system does not tell. */
+  readonly bootId: string | null;
+  /** Partitions whose disk failed, and the offset from which nothing may be trusted. */
+  readonly distrusted: Readonly<Record<string, number>>;
+}
+
+/** @throws SidecarError RK0303, RK0305 */
+function readFacts(fs: FileSystem, path: string): Facts {
   const bytes = readFile(fs, `${path}/${ownName}`);
-  if (bytes === null) {
-    writeAtomicallyNow(fs, `${path}/${ownName}`, Buffer.from(`{"formatVersion":${formatVersion}}\n`));
-    return;
-  }
-  let version: unknown;
+  if (bytes === null) return { formatVersion, bootId: null, distrusted: {} };
+  let facts: Partial<Facts>;
   try {
-    version = (JSON.parse(bytes.toString('utf8')) as { formatVersion?: unknown }).formatVersion;
+    facts = JSON.parse(bytes.toString('utf8')) as Partial<Facts>;
   } catch (error) {
     throw new SidecarError('RK0305', `${path}/${ownName}`, { cause: error });
   }
+  const { formatVersion: version, bootId = null, distrusted = {} } = facts;
   if (typeof version !== 'number')
     throw new SidecarError('RK0305', `${path}/${ownName} has no formatVersion`);
   if (version > formatVersion) {
     throw new SidecarError('RK0303', `${path} has format ${version}, this version knows ${formatVersion}`);
+  }
+  return { formatVersion: version, bootId, distrusted };
+}
+
+function writeFacts(fs: FileSystem, path: string, facts: Facts): void {
+  writeAtomicallyNow(fs, `${path}/${ownName}`, Buffer.from(`${JSON.stringify(facts)}\n`));
+}
+
+const bootIdPath = '/proc/sys/kernel/random/boot_id';
+
+function readBootId(fs: FileSystem): string | null {
+  if (!fs.exists(bootIdPath)) return null;
+  const file = fs.open(bootIdPath, 'read');
+  try {
+    // The kernel says that the file is empty, so its size tells nothing.
+    const bytes = Buffer.alloc(64);
+    return bytes.toString('utf8', 0, file.readNow(bytes, 0)).trim();
+  } finally {
+    file.release();
   }
 }
 

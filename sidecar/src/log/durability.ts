@@ -1,7 +1,9 @@
 import type { RecordBatch } from '@rookery/wire';
+import { assert } from '../invariant.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import type { Segment } from './segment.ts';
+import type { UnsyncedTail } from './unsynced-tail.ts';
 
 /** An end of the log, by offset and by place. */
 export interface End {
@@ -13,10 +15,13 @@ export interface End {
 export interface DurabilityDeps {
   readonly fs: FileSystem;
   readonly directory: string;
+  readonly tail: UnsyncedTail;
   readonly config: () => LogConfig;
   /** The durable end has moved. */
   readonly moved: () => void;
-  /** A write or a sync has failed; nothing more is written. */
+  /** The disk is full: the log must end here again, as if what came after had never been appended. */
+  readonly takeBack: (to: End, reason: string) => void;
+  /** The disk has failed: nothing more is written. */
   readonly failed: (reason: string) => void;
 }
 
@@ -30,6 +35,19 @@ export interface Recovered {
   readonly hasNewFiles: boolean;
 }
 
+/** Bytes of one segment that wait for one gathered write. */
+interface Run {
+  readonly segment: Segment;
+  readonly position: number;
+  readonly chunks: Buffer[];
+  sizeInBytes: number;
+  recordCount: number;
+  end: End;
+}
+
+/** The disk takes no more, but harms nothing: it may take more later. Any other failure is the disk's own. */
+const fullCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS']);
+
 /**
  * How safe the bytes of one log are. They pass four ends, each at or before the one before it: appended (they
  * wait for the end of the turn), written (in the page cache), durable (as safe as `flush.mode` says: readers
@@ -37,17 +55,20 @@ export interface Recovered {
  */
 export class Durability {
   readonly #deps: DurabilityDeps;
-  #pending: Buffer[] = [];
-  #pendingPosition = 0;
+  #waiting: Run[] = [];
   /** Where the log ends once what waits is written. */
   #appended: End;
   #written: End;
   #durable: End;
   #recoveryPoint: number;
   readonly #unsynced = new Set<Segment>();
+  /** Segments that were sealed and whose indexes are not synced: after that they are never looked at again. */
+  readonly #sealed = new Set<Segment>();
   #hasNewFiles: boolean;
   #unsyncedBytes = 0;
-  #unsyncedMessages = 0;
+  #unsyncedRecords = 0;
+  #syncingBytes = 0;
+  #writing: Promise<void> | null = null;
   #isSyncing = false;
   #isStopped = false;
 
@@ -72,7 +93,11 @@ export class Durability {
   }
 
   get unsyncedBytes(): number {
-    return this.#unsyncedBytes;
+    return this.#unsyncedBytes + this.#syncingBytes;
+  }
+
+  get isSynced(): boolean {
+    return this.#recoveryPoint === this.#written.offset && this.#sealed.size === 0;
   }
 
   /** How long what was written may stay unsynced in the background; Infinity where only the broker's limits hold. */
@@ -81,47 +106,81 @@ export class Durability {
     return flushMode === 'interval' ? flushMs : Infinity;
   }
 
-  /** Takes a batch that stands at the end of the segment; its bytes wait for `write`. */
+  /** Takes a batch that stands at the end of the segment; its bytes wait for the next write. */
   append(batch: RecordBatch, segment: Segment, position: number): void {
-    if (this.#pending.length === 0) this.#pendingPosition = position;
-    for (const chunk of batch.chunks) this.#pending.push(chunk);
-    const { nextOffset, sizeInBytes, recordCount } = batch;
-    this.#appended = { offset: nextOffset, segment, position: position + sizeInBytes };
-    this.#unsyncedBytes += sizeInBytes;
-    this.#unsyncedMessages += recordCount;
+    const { nextOffset, sizeInBytes, recordCount, chunks } = batch;
+    const end = { offset: nextOffset, segment, position: position + sizeInBytes };
+    const run = this.#waiting.at(-1);
+    if (run?.segment === segment) {
+      for (const chunk of chunks) run.chunks.push(chunk);
+      run.sizeInBytes += sizeInBytes;
+      run.recordCount += recordCount;
+      run.end = end;
+    } else {
+      this.#waiting.push({ segment, position, chunks: [...chunks], sizeInBytes, recordCount, end });
+    }
+    this.#appended = end;
   }
 
-  /** A segment was made: its name must be durable before anything in it is. */
-  addFile(): void {
+  /** The active segment was sealed and `next` begins: its name must be durable before anything in it is. */
+  rolled(sealed: Segment, next: Segment): void {
+    this.#sealed.add(sealed);
     this.#hasNewFiles = true;
+    const begin = { offset: this.#appended.offset, segment: next, position: 0 };
+    // An end that stands where the new segment begins moves there, so that it never keeps an old segment busy.
+    if (this.#durable.offset === begin.offset) this.#durable = begin;
+    if (this.#written.offset === begin.offset) this.#written = begin;
+    this.#appended = begin;
   }
 
   /** How much of a segment is written. */
   writtenSizeOf(segment: Segment): number {
-    const waits = this.#pending.length > 0 && segment === this.#appended.segment;
-    return waits ? this.#pendingPosition : segment.sizeInBytes;
+    const { segment: last, position } = this.#written;
+    if (segment === last) return position;
+    return segment.baseOffset < last.baseOffset ? segment.sizeInBytes : 0;
   }
 
-  /** Puts what waits into its file, in one gathered write. */
-  write(): void {
-    if (this.#pending.length === 0 || this.#isStopped) return;
-    const { segment } = this.#appended;
-    try {
-      segment.log.writeNow(this.#pending, this.#pendingPosition);
-    } catch (error) {
-      return this.#fail(`a write failed: ${(error as Error).message}`);
+  /** Puts what waits into its files on the loop: into the page cache, which takes microseconds on a good day. */
+  writeNow(): void {
+    if (this.#writing !== null || this.#isStopped) return;
+    for (let run = this.#waiting[0]; run !== undefined; run = this.#waiting[0]) {
+      try {
+        run.segment.log.writeNow(run.chunks, run.position);
+      } catch (error) {
+        return this.#refused(error);
+      }
+      this.#waiting.shift();
+      this.#wrote(run);
     }
-    this.#pending = [];
-    this.#unsynced.add(segment);
-    this.#written = this.#appended;
   }
 
-  /** After `write`: moves the durable end as `flush.mode` allows, and says whether a sync is due for that. */
+  /** The same on the pool, where a disk that makes its writers wait does not hold up the loop. */
+  write(): Promise<void> {
+    this.#writing ??= this.#writeAll().finally(() => (this.#writing = null));
+    return this.#writing;
+  }
+
+  async #writeAll(): Promise<void> {
+    try {
+      for (let run = this.#waiting.shift(); run !== undefined; run = this.#waiting.shift()) {
+        await run.segment.log.write(run.chunks, run.position);
+        if (this.#isStopped) return;
+        this.#wrote(run);
+      }
+    } catch (error) {
+      this.#refused(error);
+    }
+  }
+
+  /** After a write: moves the durable end as `flush.mode` allows, and says whether a sync is due for that. */
   settleWritten(): 'settled' | 'sync' {
+    if (this.#isStopped) return 'settled';
     const { flushMode, flushMessages } = this.#deps.config();
-    if (flushMode === 'sync') return this.#written.offset > this.#durable.offset ? 'sync' : 'settled';
+    // With too much unsynced, an acknowledgement waits for the disk in every mode: that slows producers down.
+    if (flushMode === 'sync' || this.#deps.tail.isFull)
+      return this.#written.offset > this.#durable.offset ? 'sync' : 'settled';
     this.#moveDurable(this.#written);
-    return flushMode === 'interval' && this.#unsyncedMessages >= flushMessages ? 'sync' : 'settled';
+    return flushMode === 'interval' && this.#unsyncedRecords >= flushMessages ? 'sync' : 'settled';
   }
 
   /**
@@ -129,34 +188,43 @@ export class Durability {
    * A sync that fails is never tried again: the kernel may have dropped the pages and would now report success.
    */
   async sync(): Promise<void> {
-    if (this.#isSyncing || this.#isStopped || this.#recoveryPoint === this.#written.offset) return;
+    if (this.#isSyncing || this.#isStopped || this.isSynced) return;
     this.#isSyncing = true;
     const upTo = this.#written;
-    const segments = [...this.#unsynced];
+    const unsynced = [...this.#unsynced];
+    const sealed = [...this.#sealed].filter(({ baseOffset }) => baseOffset < upTo.segment.baseOffset);
     const hasNewFiles = this.#hasNewFiles;
     this.#unsynced.clear();
+    for (const segment of sealed) this.#sealed.delete(segment);
     this.#hasNewFiles = false;
-    this.#unsyncedBytes = 0;
-    this.#unsyncedMessages = 0;
+    this.#syncingBytes = this.#unsyncedBytes;
+    this.#unsyncedBytes = this.#unsyncedRecords = 0;
     try {
-      await Promise.all(segments.map((segment) => segment.log.sync()));
+      await Promise.all([
+        ...unsynced.map((segment) => segment.log.sync()),
+        ...sealed.map((segment) => segment.syncIndexes()),
+      ]);
       if (hasNewFiles) await this.#deps.fs.syncDirectory(this.#deps.directory);
     } catch (error) {
       return this.#fail(`a sync failed: ${(error as Error).message}`);
     } finally {
       this.#isSyncing = false;
+      this.#deps.tail.synced(this.#syncingBytes);
+      this.#syncingBytes = 0;
     }
     if (this.#isStopped) return;
     this.#recoveryPoint = Math.max(this.#recoveryPoint, upTo.offset);
     this.#moveDurable(upTo);
-    if (this.#deps.config().flushMode === 'sync' && this.#written.offset > upTo.offset) void this.sync();
   }
 
   /** At an orderly stop: everything, the active segment's indexes too. @throws what the disk throws */
-  async syncAll(active: Segment): Promise<void> {
-    await Promise.all([active.log.sync(), active.index.file.sync(), active.timeIndex.file.sync()]);
-    for (const segment of this.#unsynced) await segment.log.sync();
+  async syncAll(): Promise<void> {
+    await this.write();
+    const { segment } = this.#written;
+    await Promise.all([...this.#unsynced, segment].map(({ log }) => log.sync()));
+    await Promise.all([...this.#sealed, segment].map((each) => each.syncIndexes()));
     await this.#deps.fs.syncDirectory(this.#deps.directory);
+    if (this.#isStopped) return;
     this.#recoveryPoint = this.#written.offset;
     this.#moveDurable(this.#written);
   }
@@ -164,12 +232,38 @@ export class Durability {
   /** Nothing more is written or synced; what waits is dropped, as if it had never come. */
   stop(): void {
     this.#isStopped = true;
-    this.#pending = [];
+    this.#waiting = [];
+    this.#deps.tail.synced(this.#unsyncedBytes);
+    this.#unsyncedBytes = 0;
+  }
+
+  #wrote(run: Run): void {
+    this.#unsynced.add(run.segment);
+    this.#unsyncedBytes += run.sizeInBytes;
+    this.#unsyncedRecords += run.recordCount;
+    this.#deps.tail.wrote(run.sizeInBytes);
+    this.#written = run.end.offset === this.#appended.offset ? this.#appended : run.end;
+  }
+
+  #refused(error: unknown): void {
+    if (this.#isStopped) return;
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === undefined || !fullCodes.has(code)) return this.#fail(`a write failed: ${message}`);
+    this.#waiting = [];
+    this.#appended = this.#written;
+    for (const segment of this.#sealed)
+      if (segment.baseOffset >= this.#written.segment.baseOffset) this.#sealed.delete(segment);
+    try {
+      this.#deps.takeBack(this.#written, message);
+    } catch (worse) {
+      this.#fail(`a write failed and could not be undone: ${(worse as Error).message}`);
+    }
   }
 
   #moveDurable(end: End): void {
+    assert(end.offset <= this.#written.offset, 'what is durable has been written');
     if (end.offset <= this.#durable.offset) return;
-    this.#durable = end;
+    this.#durable = end.offset === this.#written.offset ? this.#written : end;
     this.#deps.moved();
   }
 

@@ -1,10 +1,15 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { PartitionLog } from './partition-log.ts';
+import { UnsyncedTail } from './unsynced-tail.ts';
+import { WritePace } from './write-pace.ts';
 
+const mebibyte = 1024 * 1024;
 /** How long what was written may stay unsynced, whatever `flush.mode` says. */
 const backgroundMs = 1_000;
-/** How much may be written before it is synced, whatever `flush.mode` says: a quarter of what may be unsynced. */
-const backgroundBytes = 64 * 1024 * 1024;
+/** How much may be written before it is synced, whatever `flush.mode` says. */
+const backgroundBytes = 64 * mebibyte;
+/** How much may be unsynced at all. */
+const unsyncedBytesMax = 256 * mebibyte;
 
 /**
  * Group commit. Appends of one turn of the event loop are written together at its end, one gathered write a
@@ -13,12 +18,16 @@ const backgroundBytes = 64 * 1024 * 1024;
  * restart has little to scan.
  */
 export class Flusher {
+  readonly tail = new UnsyncedTail(unsyncedBytesMax);
+  readonly #pace = new WritePace(unsyncedBytesMax / 2);
   readonly #clock: Clock;
   /** Told when a background sync is through: recovery points have moved. */
   readonly #synced: () => void;
   #dirty = new Set<PartitionLog>();
+  /** Logs that are not synced to their end. */
   readonly #unsynced = new Set<PartitionLog>();
-  #writtenBytes = 0;
+  readonly #syncing = new Map<PartitionLog, Promise<void>>();
+  #bytesAtBackground = 0;
   #timer: Timer | null = null;
 
   constructor(clock: Clock, synced: () => void) {
@@ -36,15 +45,15 @@ export class Flusher {
   flush(): void {
     const logs = this.#dirty;
     this.#dirty = new Set();
-    for (const log of logs) {
-      const before = log.unsyncedBytes;
-      log.write();
-      if (log.settleWritten() === 'sync') void log.sync().then(() => this.#afterSync(log));
-      this.#writtenBytes += before;
-      this.#unsynced.add(log);
+    const started = this.#clock.monotonic();
+    if (this.#pace.prefersPool(started, this.tail.bytes)) {
+      for (const log of logs) void log.write().then(() => this.#settle(log));
+      return;
     }
-    if (this.#writtenBytes > backgroundBytes) this.#background();
-    else this.#timer ??= this.#clock.after(this.#patience(), () => this.#background());
+    for (const log of logs) log.writeNow();
+    const now = this.#clock.monotonic();
+    this.#pace.observe(now, now - started);
+    for (const log of logs) this.#settle(log);
   }
 
   forget(log: PartitionLog): void {
@@ -57,6 +66,29 @@ export class Flusher {
     this.#timer = null;
   }
 
+  /** Something of the log was written: what its mode promises becomes true, now or with a sync. */
+  #settle(log: PartitionLog): void {
+    if (log.offlineReason !== null) return;
+    this.#unsynced.add(log);
+    if (log.settleWritten() === 'sync') void this.#sync(log);
+    if (this.tail.writtenBytes - this.#bytesAtBackground > backgroundBytes) this.#background();
+    else this.#timer ??= this.#clock.after(this.#patience(), () => this.#background());
+  }
+
+  /** One sync of a log at a time; those that come meanwhile make the next group. */
+  #sync(log: PartitionLog): Promise<void> {
+    let syncing = this.#syncing.get(log);
+    if (syncing === undefined) {
+      syncing = log.sync().then(() => {
+        this.#syncing.delete(log);
+        if (log.isSynced || log.offlineReason !== null) this.#unsynced.delete(log);
+        else if (log.settleWritten() === 'sync') void this.#sync(log);
+      });
+      this.#syncing.set(log, syncing);
+    }
+    return syncing;
+  }
+
   /** The shortest time that any unsynced log allows. */
   #patience(): number {
     let ms = backgroundMs;
@@ -66,16 +98,11 @@ export class Flusher {
 
   #background(): void {
     this.stop();
-    this.#writtenBytes = 0;
-    const logs = [...this.#unsynced];
-    void Promise.all(logs.map((log) => log.sync().then(() => this.#afterSync(log)))).then(() => {
+    this.#bytesAtBackground = this.tail.writtenBytes;
+    void Promise.all([...this.#unsynced].map((log) => this.#sync(log))).then(() => {
       this.#synced();
       if (this.#unsynced.size > 0)
         this.#timer ??= this.#clock.after(this.#patience(), () => this.#background());
     });
-  }
-
-  #afterSync(log: PartitionLog): void {
-    if (log.unsyncedBytes === 0 || log.offlineReason !== null) this.#unsynced.delete(log);
   }
 }

@@ -75,10 +75,10 @@ export class IndexFile {
     }
   }
 
-  /** Puts the entries into the file, which makes it when there is none; nothing is synced. */
+  /** Puts the entries into the file; nothing is synced. */
   flush(): void {
-    const file = this.#open();
     if (this.#freshCount === 0) return;
+    const file = this.#open();
     file.writeNow(
       [this.#fresh.subarray(0, this.#freshCount * this.entrySize)],
       this.#stored * this.entrySize,
@@ -91,11 +91,6 @@ export class IndexFile {
   async sync(): Promise<void> {
     this.flush();
     await this.#open().sync();
-  }
-
-  syncNow(): void {
-    this.flush();
-    this.#open().syncNow();
   }
 
   close(): void {

@@ -23,6 +23,8 @@ export interface Checkpointed {
   readonly recoveryPoint: number;
   /** The last stop was orderly. */
   readonly isMarked: boolean;
+  /** A sync failed: nothing at or after this offset may be trusted, however well it reads. Null for none. */
+  readonly distrustedFrom: number | null;
 }
 
 export interface Loaded extends Recovered {
@@ -65,7 +67,7 @@ class Loading {
 
   load(): Loaded {
     const { isMarked, logStartOffset, recoveryPoint } = this.#checkpointed;
-    const found = isMarked ? this.#skipToEnd() : this.#scanFromRecoveryPoint();
+    const found = isMarked ? this.#skipToEnd() : this.#untilTrusted(this.#scanFromRecoveryPoint());
     const { index, nextOffset, position } = found;
     const { action } = decide({
       isMarked,
@@ -120,6 +122,18 @@ class Loading {
     return { index: this.#segments.length - 1, nextOffset, position, damage: null, gapAt: null };
   }
 
+  /** Ends the scan where trust ends. */
+  #untilTrusted(found: Found): Found {
+    const { distrustedFrom } = this.#checkpointed;
+    if (distrustedFrom === null || distrustedFrom >= found.nextOffset) return found;
+    const index = this.#segments.floor(distrustedFrom);
+    const segment = this.#segments.at(index)!;
+    const batch = segment.find(distrustedFrom, segment.sizeInBytes);
+    const position = batch?.position ?? segment.sizeInBytes;
+    const nextOffset = batch?.baseOffset ?? distrustedFrom;
+    return { index, nextOffset, position, damage: 'a sync failed before the last stop', gapAt: null };
+  }
+
   #scanFromRecoveryPoint(): Found {
     const { recoveryPoint } = this.#checkpointed;
     let index = this.#segments.floor(recoveryPoint);
@@ -160,14 +174,13 @@ class Loading {
   }
 
   #cutTail(index: number, position: number, nextOffset: number, reason: string): void {
-    const { fs, events, name: partition } = this.#deps;
+    const { events, name: partition } = this.#deps;
     const cut = this.#segments.at(index)!;
     let bytes = cut.log.size() - position;
     cut.truncate(position, nextOffset);
     for (const segment of this.#segments.cutAfter(index)) {
       bytes += segment.sizeInBytes;
-      segment.close();
-      for (const path of segment.paths) if (fs.exists(path)) fs.remove(path);
+      segment.remove();
     }
     events.emit('tailTruncated', { partition, fromOffset: nextOffset, bytes, reason });
   }

@@ -3,8 +3,10 @@ import type { EventBus } from '../events.ts';
 import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
 import { Checkpoint } from './checkpoint.ts';
 import type { DataDirectory } from './data-directory.ts';
+import type { DiskSpace } from './disk-space.ts';
 import { Flusher } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
+import type { Checkpointed } from './log-loader.ts';
 import { PartitionLog } from './partition-log.ts';
 
 export interface LogManagerOptions {
@@ -13,6 +15,7 @@ export interface LogManagerOptions {
   readonly directory: DataDirectory;
   readonly clock: Clock;
   readonly events: EventBus;
+  readonly space: DiskSpace;
   readonly configOf: (topic: string) => LogConfig;
 }
 
@@ -41,6 +44,7 @@ export class LogManager {
   static open(options: LogManagerOptions): LogManager {
     const manager = new LogManager(options);
     manager.#openAll();
+    options.directory.trustAgain();
     return manager;
   }
 
@@ -59,7 +63,12 @@ export class LogManager {
     fs.makeDirectory(path);
     writeAtomicallyNow(fs, `${path}/${partitionMetadata}`, Buffer.from(`version: 0\ntopic_id: ${topicId}`));
     fs.syncDirectoryNow(directory.path);
-    return this.#open(topic, partition, topicId, { logStartOffset: 0, recoveryPoint: 0, isMarked: true });
+    return this.#open(topic, partition, topicId, {
+      logStartOffset: 0,
+      recoveryPoint: 0,
+      isMarked: true,
+      distrustedFrom: null,
+    });
   }
 
   /** Gone from sight when it returns; the files go in the background. */
@@ -83,7 +92,7 @@ export class LogManager {
     if (this.#isCheckpointing) return;
     this.#isCheckpointing = true;
     try {
-      for (const log of this.#logs.values()) if (log.unsyncedBytes === 0) log.flushIndexes();
+      for (const log of this.#logs.values()) log.flushIndexes();
       await this.#recoveryPoints.write(this.#offsets((log) => log.recoveryPoint));
       await this.#startOffsets.write(this.#offsets((log) => log.logStartOffset));
     } catch (error) {
@@ -126,25 +135,36 @@ export class LogManager {
         logStartOffset: startOffsets.get(name) ?? 0,
         recoveryPoint: recoveryPoints.get(name) ?? 0,
         isMarked,
+        distrustedFrom: directory.distrustedFrom(name),
       });
     }
   }
 
-  #open(
-    topic: string,
-    partition: number,
-    topicId: string,
-    found: { logStartOffset: number; recoveryPoint: number; isMarked: boolean },
-  ): PartitionLog {
-    const { fs, directory, clock, events, configOf } = this.#options;
+  #open(topic: string, partition: number, topicId: string, found: Checkpointed): PartitionLog {
+    const { fs, directory, clock, events, space, configOf } = this.#options;
     const log = PartitionLog.open(
       { topic, partition, topicId, directory: `${directory.path}/${topic}-${partition}` },
       configOf(topic),
-      { fs, clock, events, flusher: this.#flusher },
+      {
+        fs,
+        clock,
+        events,
+        space,
+        flusher: this.#flusher,
+        distrust: (name, from) => this.#distrust(name, from),
+      },
       found,
     );
     this.#logs.set(log.name, log);
     return log;
+  }
+
+  #distrust(name: string, fromOffset: number): void {
+    try {
+      this.#options.directory.distrust(name, fromOffset);
+    } catch (error) {
+      this.#options.events.emit('backgroundFailed', { task: `leaving word of ${name}`, error });
+    }
   }
 
   #removeInBackground(path: string): void {

@@ -7,7 +7,8 @@ import { FileRegion } from '../vfs/file-region.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import { AppendRefused, checkAppend } from './append-checks.ts';
 import type { Flusher } from './flusher.ts';
-import { Durability } from './durability.ts';
+import type { DiskSpace } from './disk-space.ts';
+import { Durability, type End } from './durability.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { LogConfig } from '../log-config.ts';
 import { loadLog, type Checkpointed } from './log-loader.ts';
@@ -52,6 +53,9 @@ export interface LogDeps {
   readonly clock: Clock;
   readonly events: EventBus;
   readonly flusher: Flusher;
+  readonly space: DiskSpace;
+  /** Leaves word for the next start that nothing at or after the offset may be trusted. */
+  readonly distrust: (partition: string, fromOffset: number) => void;
 }
 
 const nothing: LogRead = { spans: [], sizeInBytes: 0 };
@@ -70,6 +74,8 @@ export class PartitionLog {
   readonly directory: string;
   /** Told whenever `durableEndOffset` moves. */
   onDurable: () => void = () => {};
+  /** Told when the disk was full: appends at or after the offset were taken back. */
+  onTakenBack: (fromOffset: number) => void = () => {};
   /** Told once, when a write or a sync has failed and no more is taken. */
   onOffline: () => void = () => {};
   readonly #deps: LogDeps;
@@ -106,9 +112,11 @@ export class PartitionLog {
       {
         fs,
         directory,
+        tail: deps.flusher.tail,
         config: () => this.#config,
         moved: () => this.onDurable(),
-        failed: (reason) => this.#goOffline(reason),
+        takeBack: (to, reason) => this.#takeBack(to, reason),
+        failed: (reason) => this.#fail(reason),
       },
       loaded,
     );
@@ -184,6 +192,8 @@ export class PartitionLog {
   appendAsLeader(batches: readonly RecordBatch[], leaderEpoch: number): Appended {
     if (this.#offlineReason !== null) throw new AppendRefused('KAFKA_STORAGE_ERROR', this.#offlineReason);
     assert(!this.#isClosed && batches.length > 0, 'an append to an open log');
+    if (this.#deps.space.isLow && !this.#config.isInternal)
+      throw new AppendRefused('KAFKA_STORAGE_ERROR', this.#deps.space.shortage);
     const now = this.#deps.clock.now();
     for (const batch of batches) checkAppend(batch, this.#config, now);
     const isStamped = this.#config.timestampType === 'LogAppendTime';
@@ -194,8 +204,6 @@ export class PartitionLog {
       if (isStamped) batch.setLogAppendTime(now);
       this.#place(batch, now);
     }
-    // A roll on the way may have met a broken disk.
-    if (this.#offlineReason !== null) throw new AppendRefused('KAFKA_STORAGE_ERROR', this.#offlineReason);
     this.#deps.flusher.add(this);
     return {
       baseOffset,
@@ -229,18 +237,22 @@ export class PartitionLog {
 
   /** Seals the active segment and begins the next one. */
   roll(): void {
-    this.write();
-    this.#segments.active.seal();
+    const sealed = this.#segments.active;
+    sealed.seal();
     const next = new Segment(this.#deps.fs, this.directory, this.#logEndOffset);
     this.#segments.add(next);
-    this.#durability.addFile();
+    this.#durability.rolled(sealed, next);
     this.#deps.events.emit('segmentRolled', { partition: this.name, baseOffset: next.baseOffset });
   }
 
-  // The flusher's verbs: see `durability.ts`.
+  // The flusher's verbs, which `durability.ts` explains.
 
-  write(): void {
-    this.#durability.write();
+  writeNow(): void {
+    this.#durability.writeNow();
+  }
+
+  write(): Promise<void> {
+    return this.#durability.write();
   }
 
   settleWritten(): 'settled' | 'sync' {
@@ -249,6 +261,10 @@ export class PartitionLog {
 
   sync(): Promise<void> {
     return this.#durability.sync();
+  }
+
+  get isSynced(): boolean {
+    return this.#durability.isSynced;
   }
 
   get flushMs(): number {
@@ -323,8 +339,7 @@ export class PartitionLog {
 
   /** Index entries reach their files; at checkpoints, so that a restart has less to scan. */
   flushIndexes(): void {
-    this.#segments.active.index.file.flush();
-    this.#segments.active.timeIndex.file.flush();
+    if (!this.#isClosed) this.#segments.active.flushIndexes();
   }
 
   /**
@@ -332,13 +347,12 @@ export class PartitionLog {
    * @returns whether everything is on disk
    */
   async close(): Promise<boolean> {
-    this.write();
     if (this.#offlineReason === null) {
       try {
         this.#segments.active.seal();
-        await this.#durability.syncAll(this.#segments.active);
+        await this.#durability.syncAll();
       } catch (error) {
-        this.#goOffline(`a sync failed: ${(error as Error).message}`);
+        this.#fail(`a sync failed: ${(error as Error).message}`);
       }
     }
     const isWhole = this.#offlineReason === null;
@@ -354,10 +368,26 @@ export class PartitionLog {
     for (const segment of this.#segments.all()) segment.close();
   }
 
+  /** The disk is full: what was not written yet is as if it had never come, and the next append may try again. */
+  #takeBack(to: End, reason: string): void {
+    const index = this.#segments.floor(to.segment.baseOffset);
+    for (const segment of this.#segments.cutAfter(index)) segment.remove();
+    to.segment.truncate(to.position, to.offset);
+    this.#logEndOffset = to.offset;
+    this.#deps.space.look();
+    this.#deps.events.emit('appendsTakenBack', { partition: this.name, fromOffset: to.offset, reason });
+    this.onTakenBack(to.offset);
+  }
+
+  /** The disk has failed. What it holds above the last good sync is unknown, now and after a restart. */
+  #fail(reason: string): void {
+    if (this.#offlineReason === null) this.#deps.distrust(this.name, this.#durability.recoveryPoint);
+    this.#goOffline(reason);
+  }
+
   #goOffline(reason: string): void {
     if (this.#offlineReason !== null) return;
     this.#offlineReason = reason;
-    // What nobody was told of is as if it had never come: readers must not see it either.
     this.#durability.stop();
     this.#deps.events.emit('partitionOffline', { partition: this.name, reason });
     this.onOffline();

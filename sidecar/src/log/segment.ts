@@ -118,17 +118,30 @@ export class Segment {
   seal(): void {
     const largest = this.largestTimestamp;
     if (largest !== null) this.timeIndex.maybeAppend(largest);
+  }
+
+  /** Index entries reach their files. */
+  flushIndexes(): void {
     this.index.file.flush();
     this.timeIndex.file.flush();
+  }
+
+  /** Both indexes on the platter, made if there was nothing to put in them. */
+  async syncIndexes(): Promise<void> {
+    await Promise.all([this.index.file.sync(), this.timeIndex.file.sync()]);
   }
 
   /** Cuts the segment after a batch boundary. */
   truncate(position: number, nextOffset: number): void {
     if (this.log.size() > position) this.log.truncateNow(position);
     this.sizeInBytes = position;
-    this.index.truncateTo(nextOffset);
-    this.timeIndex.truncateTo(nextOffset);
-    this.#largest = null;
+    this.restartIndexes(nextOffset);
+    // The largest timestamp since the last index entry is known from the batches alone.
+    const from = this.index.last()?.position ?? 0;
+    for (const { maxTimestamp, lastOffset } of this.walk(from, position)) {
+      if (maxTimestamp > (this.#largest?.timestamp ?? -1))
+        this.#largest = { timestamp: maxTimestamp, offset: lastOffset };
+    }
   }
 
   /** Forgets the indexes from an offset on, to be noted again by a scan. */
@@ -137,6 +150,12 @@ export class Segment {
     this.timeIndex.truncateTo(fromOffset);
     this.#largest = this.timeIndex.last();
     this.#sinceIndexEntry = 0;
+  }
+
+  /** Closes the segment and deletes its files. */
+  remove(): void {
+    this.close();
+    for (const path of this.paths) if (this.#fs.exists(path)) this.#fs.remove(path);
   }
 
   close(): void {

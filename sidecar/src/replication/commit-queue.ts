@@ -33,11 +33,10 @@ export class CommitQueue {
     }
   }
 
-  /** Nobody will be told of a commit any more: everyone is told of the error. */
-  fail(error: ErrorName): void {
-    const waiting = this.#waiting.splice(this.#head);
-    this.#waiting = [];
-    this.#head = 0;
-    for (const { committed } of waiting) committed(error);
+  /** Nobody at or after the offset will be told of a commit any more: they are told of the error. */
+  fail(error: ErrorName, fromOffset = 0): void {
+    const first = this.#waiting.findIndex(({ offset }, i) => i >= this.#head && offset >= fromOffset);
+    if (first < 0) return;
+    for (const { committed } of this.#waiting.splice(first)) committed(error);
   }
 }

@@ -46,6 +46,7 @@ export class Partition {
     this.#highWatermark = log.durableEndOffset;
     if (role.isLeader) this.#lead();
     log.onDurable = () => this.#advance();
+    log.onTakenBack = (fromOffset) => this.#release('KAFKA_STORAGE_ERROR', fromOffset);
     log.onOffline = () => this.#goOffline();
   }
 
@@ -172,8 +173,8 @@ export class Partition {
     for (const wake of this.#readers) wake();
   }
 
-  #release(error: ErrorName): void {
-    this.#commits.fail(error);
-    this.#durables.fail(error);
+  #release(error: ErrorName, fromOffset?: number): void {
+    this.#commits.fail(error, fromOffset);
+    this.#durables.fail(error, fromOffset);
   }
 }

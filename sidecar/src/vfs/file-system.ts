@@ -24,6 +24,8 @@ export interface FileSystem {
   /** Makes creations, renames and removals in a directory durable. */
   syncDirectory(path: string): Promise<void>;
   syncDirectoryNow(path: string): void;
+  /** Bytes that may still be written to the file system that a directory is on. */
+  freeBytes(directory: string): number;
   /**
    * Takes a lock that the kernel drops with the process.
    * @returns null when another process has it
@@ -42,7 +44,8 @@ export interface File {
   /** Bytes read: fewer than asked for only at the end of the file. */
   read(into: Uint8Array, position: number): Promise<number>;
   readNow(into: Uint8Array, position: number): number;
-  /** Writes all of the chunks, in order, or throws. */
+  /** Writes all of the chunks, in order, or fails; what was written of them is unknown then. */
+  write(chunks: readonly Uint8Array[], position: number): Promise<void>;
   writeNow(chunks: readonly Uint8Array[], position: number): void;
   truncateNow(size: number): void;
   /** Makes what was written durable. After a failure nothing is known of the unsynced bytes. */

@@ -88,7 +88,7 @@ export class MemoryFileSystem implements FileSystem {
     return new MemoryFile(path, node, {
       operate: (operation) => this.#operate(operation, path),
       next: (kind, size) => this.#next(kind, size),
-      room: () => this.capacityBytes - (this.capacityBytes === Infinity ? 0 : this.#root.sizeInBytes),
+      room: () => this.freeBytes(),
       untilSynced: () => this.untilSynced(),
       sequence: () => this.#sequence,
       closed: () => void this.#openFiles--,
@@ -159,6 +159,10 @@ export class MemoryFileSystem implements FileSystem {
   syncDirectoryNow(path: string): void {
     const { directory, sequence } = this.#beginDirectorySync(path);
     directory.sync(sequence);
+  }
+
+  freeBytes(): number {
+    return this.capacityBytes - (this.capacityBytes === Infinity ? 0 : this.#root.sizeInBytes);
   }
 
   lock(path: string): Lock | null {
@@ -384,6 +388,10 @@ class MemoryFile implements File {
   readNow(into: Uint8Array, position: number): number {
     this.#operate('read');
     return readFully((rest, at) => this.#content.bytes.copy(rest, 0, at), into, position);
+  }
+
+  async write(chunks: readonly Uint8Array[], position: number): Promise<void> {
+    this.writeNow(chunks, position);
   }
 
   writeNow(chunks: readonly Uint8Array[], position: number): void {

@@ -32,6 +32,10 @@ export const nodeFileSystem: FileSystem = {
       fs.closeSync(fd);
     }
   },
+  freeBytes(directory) {
+    const { bavail, bsize } = fs.statfsSync(directory);
+    return bavail * bsize;
+  },
   lock: lockFile,
 };
 
@@ -75,6 +79,22 @@ class NodeFile implements File {
 
   readNow(into: Uint8Array, position: number): number {
     return readFully((rest, at) => fs.readSync(this.#fd, rest, 0, rest.length, at), into, position);
+  }
+
+  write(chunks: readonly Uint8Array[], position: number): Promise<void> {
+    this.retain();
+    return new Promise((resolve, reject) => {
+      const more = (left: readonly Uint8Array[], at: number): void => {
+        fs.writev(this.#fd, left.slice(0, ioVectorMax), at, (error, written) => {
+          const rest = error === null ? after(left, written) : [];
+          if (rest.length > 0) return more(rest, at + written);
+          this.release();
+          if (error === null) resolve();
+          else reject(error);
+        });
+      };
+      more(chunks, position);
+    });
   }
 
   writeNow(chunks: readonly Uint8Array[], position: number): void {
