@@ -14,17 +14,19 @@ export class ByteReader {
   view: DataView;
   chunk: Buffer;
   position = 0;
-  #rest: readonly Buffer[];
+  readonly #chunks: readonly Buffer[];
   #next = 0;
+  /** What a stitched value has left of its last chunk: it comes before the next one. */
+  #tail: Buffer | null = null;
   /** Bytes in chunks after the current one. */
   #later: number;
   #elementsLeft: number;
 
   /** @param elementsMax how many array elements a message may hold in all, so that a small frame cannot ask for much memory */
   constructor(chunks: Buffer | readonly Buffer[], elementsMax = 1_000_000) {
-    this.#rest = Array.isArray(chunks) ? (chunks as readonly Buffer[]) : [chunks as Buffer];
+    this.#chunks = Array.isArray(chunks) ? (chunks as readonly Buffer[]) : [chunks as Buffer];
     this.#later = 0;
-    for (const chunk of this.#rest) this.#later += chunk.length;
+    for (const chunk of this.#chunks) this.#later += chunk.length;
     this.#elementsLeft = elementsMax;
     this.chunk = noBytes;
     this.view = viewOf(noBytes);
@@ -159,7 +161,8 @@ export class ByteReader {
     if (count < -1 || count * elementSize > this.remaining) {
       throw new WireError('RK9003', `${count} elements in ${this.remaining} bytes`);
     }
-    this.#elementsLeft -= count;
+    // Null is no element: it must not give back what others have used.
+    if (count > 0) this.#elementsLeft -= count;
     if (this.#elementsLeft < 0) throw new WireError('RK9009', `${count} more`);
     return count;
   }
@@ -211,13 +214,20 @@ export class ByteReader {
     return null;
   }
 
+  /** Moves to the next chunk that has bytes, if there is one. */
   #advance(): void {
-    const chunk = this.#rest[this.#next];
-    if (chunk === undefined) return;
-    this.#next++;
-    this.#later -= chunk.length;
-    this.#use(chunk);
-    if (chunk.length === 0) this.#advance();
+    for (let chunk = this.#take(); chunk !== undefined; chunk = this.#take()) {
+      this.#later -= chunk.length;
+      this.#use(chunk);
+      if (chunk.length > 0) return;
+    }
+  }
+
+  #take(): Buffer | undefined {
+    const tail = this.#tail;
+    if (tail === null) return this.#chunks[this.#next++];
+    this.#tail = null;
+    return tail;
   }
 
   /** Joins the end of this chunk with as much of the following ones as `size` needs. */
@@ -230,19 +240,13 @@ export class ByteReader {
     }
     const pieces = [this.chunk.subarray(this.position)];
     let have = pieces[0]!.length;
-    let tail: Buffer | null = null;
     while (have < size) {
-      const chunk = this.#rest[this.#next++]!;
-      const take = Math.min(chunk.length, size - have);
-      pieces.push(chunk.subarray(0, take));
-      have += take;
-      this.#later -= take;
-      if (take < chunk.length) tail = chunk.subarray(take);
-    }
-    if (tail !== null) {
-      // The cut chunk's tail comes next again; the list is copied so that the caller's stays as it was.
-      this.#rest = [tail, ...this.#rest.slice(this.#next)];
-      this.#next = 0;
+      const chunk = this.#take()!;
+      const piece = chunk.subarray(0, size - have);
+      pieces.push(piece);
+      have += piece.length;
+      this.#later -= piece.length;
+      if (piece.length < chunk.length) this.#tail = chunk.subarray(piece.length);
     }
     this.#use(Buffer.concat(pieces, have));
   }

@@ -3,6 +3,8 @@ import type { ByteSpan } from './schema.ts';
 
 /** Spans shorter than this are copied: a gathered write costs more per piece than the copy. */
 const copiedMax = 1024;
+/** 16 bytes in unpadded base64. */
+const uuidChars = 22;
 
 /**
  * A growing buffer that lets large byte spans pass through by reference: `finish` yields what to send, in
@@ -88,7 +90,7 @@ export class ByteWriter {
   }
 
   setUuid(position: number, value: string): void {
-    if (this.chunk.write(value, position, 16, 'base64url') !== 16)
+    if (value.length !== uuidChars || this.chunk.write(value, position, 16, 'base64url') !== 16)
       throw new WireError('RK9012', `uuid '${value}'`);
   }
 

@@ -37,16 +37,11 @@ export function decompress(codec: CompressionCodec, bytes: Buffer, outputMax: nu
     case 'none':
       return bytes;
     case 'gzip':
-      return bounded(() => gunzipSync(bytes, { maxOutputLength: Math.max(1, outputMax) }), outputMax);
+      return bounded(bytes, outputMax, (options) => gunzipSync(bytes, options));
     case 'zstd':
       // The window is memory that the sender chooses; 8 MiB is what Kafka's own levels use at the most.
-      return bounded(
-        () =>
-          zstdDecompressSync(bytes, {
-            maxOutputLength: Math.max(1, outputMax),
-            params: { [constants.ZSTD_d_windowLogMax]: 23 },
-          }),
-        outputMax,
+      return bounded(bytes, outputMax, (options) =>
+        zstdDecompressSync(bytes, { ...options, params: { [constants.ZSTD_d_windowLogMax]: 23 } }),
       );
     case 'snappy':
       return decompressSnappy(bytes, outputMax, require);
@@ -55,12 +50,30 @@ export function decompress(codec: CompressionCodec, bytes: Buffer, outputMax: nu
   }
 }
 
-function bounded(run: () => Buffer, outputMax: number): Buffer {
+/** What Node's calls answer when they are asked for `info`, which its types do not know. */
+interface Inflated {
+  readonly buffer: Buffer;
+  readonly engine: { readonly bytesWritten: number };
+}
+
+function bounded(
+  bytes: Buffer,
+  outputMax: number,
+  inflate: (options: { info: true; maxOutputLength: number }) => unknown,
+): Buffer {
+  let inflated: Inflated;
   try {
-    return run();
+    inflated = inflate({ info: true, maxOutputLength: Math.max(1, outputMax) }) as Inflated;
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'ERR_BUFFER_TOO_LARGE') throw new WireError('RK9105', `${outputMax} bytes`);
     throw new WireError('RK9104', message, { cause: error });
   }
+  // Node stops at the end of the first zstd frame, and of gzip's last member, without a word.
+  const { buffer, engine } = inflated;
+  if (engine.bytesWritten !== bytes.length) {
+    throw new WireError('RK9104', `${bytes.length - engine.bytesWritten} bytes after the end`);
+  }
+  if (buffer.length > outputMax) throw new WireError('RK9105', `${outputMax} bytes`);
+  return buffer;
 }

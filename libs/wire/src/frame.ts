@@ -13,6 +13,11 @@ import type { Api, ByteSpan, Decoded, Encodable, Message } from './schema.ts';
 
 const apiVersionsKey = 18;
 
+/** A chunk of at most so many bytes is a crumb when another frame's beginning waits already. */
+const crumbMax = 512;
+const crumbsBytes = 16 * 1024;
+const noBytes = Buffer.alloc(0);
+
 export interface RequestHeader {
   readonly apiKey: number;
   readonly apiVersion: number;
@@ -115,13 +120,18 @@ function sealed(writer: ByteWriter): ByteSpan[] {
 
 /**
  * Cuts a stream into frames without joining chunks: what a frame took stays in the chunks that it arrived in.
- * Memory grows with the bytes that came, never with what a size field announces.
+ * Memory grows with the bytes that came, never with what a size field announces. Only crumbs are joined: a
+ * chunk is an object of some hundred bytes, so a peer that sends byte by byte would take a hundred times the
+ * memory of its frame.
  */
 export class FrameCutter {
   readonly #sizeMax: number;
   #chunks: Buffer[] = [];
   #have = 0;
   #size = -1;
+  /** Where crumbs are joined, and how much of it is taken; what is handed out is never written again. */
+  #crumbs: Buffer = noBytes;
+  #crumbsUsed = 0;
 
   /** @param sizeMax the largest frame in bytes, its size field aside; a larger one is RK9011 */
   constructor(sizeMax: number) {
@@ -140,8 +150,38 @@ export class FrameCutter {
 
   push(chunk: Buffer): void {
     if (chunk.length === 0) return;
-    this.#chunks.push(chunk);
     this.#have += chunk.length;
+    const last = this.#chunks.at(-1);
+    if (last === undefined || chunk.length > crumbMax) this.#chunks.push(chunk);
+    else if (this.#endsIn(last)) this.#chunks[this.#chunks.length - 1] = this.#extended(last, chunk);
+    else if (last.length > crumbMax) this.#chunks.push(chunk);
+    else this.#chunks[this.#chunks.length - 1] = this.#joined(last, chunk);
+  }
+
+  /** Whether a chunk is the last of the crumbs, and there is room behind it. */
+  #endsIn(chunk: Buffer): boolean {
+    return (
+      chunk.buffer === this.#crumbs.buffer &&
+      chunk.byteOffset + chunk.length === this.#crumbs.byteOffset + this.#crumbsUsed &&
+      this.#crumbsUsed + crumbMax <= this.#crumbs.length
+    );
+  }
+
+  #extended(last: Buffer, chunk: Buffer): Buffer {
+    const start = this.#crumbsUsed - last.length;
+    chunk.copy(this.#crumbs, this.#crumbsUsed);
+    this.#crumbsUsed += chunk.length;
+    return this.#crumbs.subarray(start, this.#crumbsUsed);
+  }
+
+  #joined(last: Buffer, chunk: Buffer): Buffer {
+    if (this.#crumbsUsed + 2 * crumbMax > this.#crumbs.length) {
+      this.#crumbs = Buffer.allocUnsafeSlow(crumbsBytes);
+      this.#crumbsUsed = 0;
+    }
+    const start = this.#crumbsUsed;
+    this.#crumbsUsed += last.copy(this.#crumbs, start);
+    return this.#extended(this.#crumbs.subarray(start, this.#crumbsUsed), chunk);
   }
 
   /** The next whole frame in its chunks, without its size; null until it is complete. */

@@ -26,7 +26,8 @@ export function decompressLz4Frame(bytes: Buffer, outputMax: number): Buffer {
   if (hasDictionary) throw malformed('dictionaries are not carried in Kafka');
   const blockMax = blockBytesByCode[(bytes[5]! >>> 4) & 0x07]!;
   if (blockMax === 0) throw malformed('an unknown block size');
-  const output = new Output(outputMax, blockMax);
+  // The frame's block size is what the sender likes to say; the bytes that came are what is known.
+  const output = new Output(outputMax, Math.min(blockMax, 4 * bytes.length));
   let at = 6 + (hasContentSize ? 8 : 0) + 1;
   for (;;) {
     if (bytes.length - at < 4) throw malformed('the bytes end before the end mark');

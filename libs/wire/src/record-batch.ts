@@ -89,9 +89,16 @@ export class RecordBatch {
     return new RecordBatch([bytes.subarray(position, position + size)], size);
   }
 
-  /** Only the header of a batch: all that locating and scanning need. Its records are not there to be read. */
+  /**
+   * Only the header of a batch: all that locating and scanning need. Its records are not there to be read.
+   * @throws WireError RK9101 when the bytes end before it does, or the length field cannot be a batch's
+   */
   static header(bytes: Buffer, position = 0): RecordBatch {
+    if (bytes.length - position < batchHeaderSize) {
+      throw new WireError('RK9101', `${bytes.length - position} bytes where a header of 61 should be`);
+    }
     const size = batchOverhead + bytes.readInt32BE(position + at.batchLength);
+    if (size < batchHeaderSize) throw new WireError('RK9101', `a batch of ${size} bytes`);
     return new RecordBatch([bytes.subarray(position, position + batchHeaderSize)], size);
   }
 

@@ -107,91 +107,122 @@ function writeInt64(bytes: Buffer, value: number, position: number): void {
  * @throws WireError RK9101 for malformed records, RK9104 and RK9105 from decompression
  */
 export function decodeRecords(batch: RecordBatch, outputMax = decompressedMax): LogRecord[] {
-  const { codec, baseOffset, baseTimestamp, recordCount } = batch;
-  const chunks = batch.recordChunks();
-  const bytes = codec === 'none' ? joined(chunks) : decompress(codec, joined(chunks), outputMax);
-  if (recordCount < 0 || recordCount * recordSizeMin > bytes.length) {
-    throw new WireError('RK9101', `${recordCount} records in ${bytes.length} bytes`);
-  }
-  const appendTime = batch.timestampType === 'LogAppendTime' ? batch.maxTimestamp : null;
-  const reader = new RecordReader(bytes);
+  const reader = new RecordReader(batch, outputMax);
   const records: LogRecord[] = [];
-  for (let i = 0; i < recordCount; i++) records.push(reader.record(baseOffset, baseTimestamp, appendTime));
-  if (reader.position !== bytes.length) {
-    throw new WireError('RK9101', `${bytes.length - reader.position} bytes after the last record`);
-  }
+  for (let record = reader.next(); record !== null; record = reader.next()) records.push(record);
   return records;
+}
+
+/**
+ * The same records one after the other, so that a batch of many millions of tiny ones, which takes few bytes
+ * once it is compressed, never stands in memory as objects.
+ *
+ * @throws WireError while it is walked, as `decodeRecords` does
+ */
+export function* eachRecord(batch: RecordBatch, outputMax = decompressedMax): Generator<LogRecord, void> {
+  const reader = new RecordReader(batch, outputMax);
+  for (let record = reader.next(); record !== null; record = reader.next()) yield record;
 }
 
 const joined = (chunks: readonly Buffer[]): Buffer =>
   chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 
 class RecordReader {
-  position = 0;
   readonly #bytes: Buffer;
+  readonly #baseOffset: number;
+  readonly #baseTimestamp: number;
+  readonly #lastOffset: number;
+  /** The broker's time, which stands for every record's own. */
+  readonly #appendTime: number | null;
+  #position = 0;
+  #left: number;
+  #offset: number;
 
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes;
+  constructor(batch: RecordBatch, outputMax: number) {
+    const { codec, baseOffset, recordCount } = batch;
+    const packed = joined(batch.recordChunks());
+    this.#bytes = codec === 'none' ? packed : decompress(codec, packed, outputMax);
+    if (recordCount < 0 || recordCount * recordSizeMin > this.#bytes.length) {
+      throw malformed(`${recordCount} records in ${this.#bytes.length} bytes`);
+    }
+    this.#baseOffset = baseOffset;
+    this.#baseTimestamp = batch.baseTimestamp;
+    this.#lastOffset = batch.lastOffset;
+    this.#appendTime = batch.timestampType === 'LogAppendTime' ? batch.maxTimestamp : null;
+    this.#left = recordCount;
+    this.#offset = baseOffset - 1;
   }
 
-  record(baseOffset: number, baseTimestamp: number, appendTime: number | null): LogRecord {
-    const size = this.varint();
-    const end = this.position + size;
+  /** The next record; null after the last. */
+  next(): LogRecord | null {
+    if (this.#left === 0) {
+      const over = this.#bytes.length - this.#position;
+      if (over > 0) throw malformed(`${over} bytes after the last record`);
+      return null;
+    }
+    this.#left--;
+    const size = this.#varint();
+    const end = this.#position + size;
     if (size < recordSizeMin - 1 || end > this.#bytes.length) throw malformed(`a record of ${size} bytes`);
-    this.position++; // attributes: unused
-    const timestamp = baseTimestamp + this.varlong();
-    const offset = baseOffset + this.varint();
-    const key = this.view(end);
-    const value = this.view(end);
+    this.#position++; // attributes: unused
+    const timestamp = this.#baseTimestamp + this.#varlong();
+    const offset = this.#baseOffset + this.#varint();
+    // A reader's position follows the offsets: one that went back would be read for ever.
+    if (offset <= this.#offset || offset > this.#lastOffset) {
+      throw malformed(`offset ${offset} after ${this.#offset}, the batch ends at ${this.#lastOffset}`);
+    }
+    this.#offset = offset;
+    const key = this.#view(end);
+    const value = this.#view(end);
     const headers = this.#headers(end);
-    if (this.position !== end) throw malformed('a record is not as long as it says');
-    return { offset, timestamp: appendTime ?? timestamp, key, value, headers };
+    if (this.#position !== end) throw malformed('a record is not as long as it says');
+    return { offset, timestamp: this.#appendTime ?? timestamp, key, value, headers };
   }
 
   #headers(end: number): readonly RecordHeader[] {
-    const count = this.varint();
+    const count = this.#varint();
     if (count === 0) return noHeaders;
-    if (count < 0 || count * headerSizeMin > end - this.position) throw malformed(`${count} headers`);
+    if (count < 0 || count * headerSizeMin > end - this.#position) throw malformed(`${count} headers`);
     const headers: RecordHeader[] = [];
     for (let i = 0; i < count; i++) {
-      const key = this.view(end);
+      const key = this.#view(end);
       if (key === null) throw malformed('a header without a key');
-      headers.push({ key: key.toString('utf8'), value: this.view(end) });
+      headers.push({ key: key.toString('utf8'), value: this.#view(end) });
     }
     return headers;
   }
 
   /** Bytes after their length; null for −1. */
-  view(end: number): Buffer | null {
-    const length = this.varint();
+  #view(end: number): Buffer | null {
+    const length = this.#varint();
     if (length === -1) return null;
-    const start = this.position;
+    const start = this.#position;
     if (length < 0 || start + length > end) throw malformed(`${length} bytes where ${end - start} are left`);
-    this.position = start + length;
-    return this.#bytes.subarray(start, this.position);
+    this.#position = start + length;
+    return this.#bytes.subarray(start, this.#position);
   }
 
   /** A zigzag number of at most 32 bits. */
-  varint(): number {
+  #varint(): number {
     const bytes = this.#bytes;
-    let byte = bytes[this.position++];
+    let byte = bytes[this.#position++];
     if (byte !== undefined && byte < 0x80) return (byte >>> 1) ^ -(byte & 1);
     let value = 0;
     for (let shift = 0; shift < 35; shift += 7) {
       if (byte === undefined) throw malformed('the bytes end inside a number');
       value |= (byte & 0x7f) << shift;
       if (byte < 0x80) return (value >>> 1) ^ -(value & 1);
-      byte = bytes[this.position++];
+      byte = bytes[this.#position++];
     }
     throw malformed('a number of more than 5 bytes');
   }
 
   /** A zigzag number of at most 64 bits, as a double: timestamps. */
-  varlong(): number {
+  #varlong(): number {
     let value = 0;
     let scale = 1;
     for (let i = 0; i < 10; i++) {
-      const byte = this.#bytes[this.position++];
+      const byte = this.#bytes[this.#position++];
       if (byte === undefined) throw malformed('the bytes end inside a number');
       value += (byte & 0x7f) * scale;
       if (byte < 0x80) {

@@ -5,13 +5,15 @@ import { WireError } from './errors.ts';
  *
  *   82 'SNAPPY' 00  version:i32  compatible:i32  (length:i32 block)…
  *
- * Each block is raw snappy, which begins with its uncompressed length: that is checked against the budget
- * before a byte is decompressed.
+ * Each block is raw snappy, which begins with its uncompressed length: that is checked against the budget,
+ * and against what so few bytes can make, before memory is taken for it.
  */
 
 const magic = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0x00]);
 const headerSize = 16;
 const blockBytes = 32 * 1024;
+/** The densest element is a copy of 64 bytes in 3. */
+const ratioMax = 64 / 3;
 
 interface Snappy {
   compressSync(bytes: Uint8Array): Buffer;
@@ -59,6 +61,7 @@ export function decompressSnappy(bytes: Buffer, outputMax: number, require: Node
 function block(snappy: Snappy, bytes: Buffer, outputMax: number): Buffer {
   const length = uncompressedLength(bytes);
   if (length > outputMax) throw new WireError('RK9105', `${length} bytes of ${outputMax}`);
+  if (length > bytes.length * ratioMax) throw malformed(`${length} bytes from a block of ${bytes.length}`);
   try {
     return snappy.uncompressSync(bytes, { asBuffer: true });
   } catch (error) {

@@ -1,4 +1,4 @@
-import { batchHeaderSize, decodeRecords, type ErrorName, type RecordBatch } from '@rookery/wire';
+import { batchHeaderSize, eachRecord, type ErrorName, type RecordBatch } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
 
 /** The log does not take the batch, by the name of Kafka's error. */
@@ -80,10 +80,18 @@ function checkTimestamps(batch: RecordBatch, config: LogConfig, now: number): vo
   );
 }
 
+/** As many records as an answer names: a batch can hold millions. */
+const namedMax = 100;
+
 function checkKeys(batch: RecordBatch): void {
-  const unkeyed = decodeRecords(batch).flatMap(({ key }, index) =>
-    key === null ? [{ index, message: 'a compacted topic needs a key' }] : [],
-  );
+  const unkeyed: { index: number; message: string }[] = [];
+  let index = 0;
+  for (const { key } of eachRecord(batch)) {
+    if (key === null && unkeyed.length < namedMax) {
+      unkeyed.push({ index, message: 'a compacted topic needs a key' });
+    }
+    index++;
+  }
   if (unkeyed.length > 0) {
     throw new AppendRefused(
       'INVALID_RECORD',
