@@ -1,12 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { peersScript } from '../support/kafka-process.ts';
+import { requirePeer } from '../support/peers.ts';
 import { readJar } from './jar.ts';
 
 /**
- * Kafka's own definitions of its messages, as its clients' jar carries them: JSON with comments, which the
- * repository never holds. They come from the jar that `scripts/peers.sh` installs, or from a directory of
+ * Kafka's own definitions of its messages, as its jars carry them: JSON with comments, which the repository
+ * never holds. They come from the jars that `scripts/peers.sh` installs, or from a directory of
  * such files that `KAFKA_MESSAGES` names.
  */
 
@@ -34,36 +35,33 @@ export interface KafkaDefinition {
   commonStructs?: { name: string; fields: KafkaField[] }[];
 }
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const kafkaVersion = '4.3.1';
-
-/** Where Kafka's jars lie, when they are installed. */
-export function kafkaJars(): string | null {
-  const found = spawnSync('bash', [join(root, 'scripts/peers.sh'), 'jars'], { encoding: 'utf8' });
-  const directory = found.stdout.trim();
-  return found.status === 0 && existsSync(clientsJar(directory)) ? directory : null;
-}
-
-const clientsJar = (directory: string): string => join(directory, `kafka-clients-${kafkaVersion}.jar`);
-
-/** Every definition by its name; null when neither the jar nor a directory of them is there. */
-export function kafkaDefinitions(): Map<string, KafkaDefinition> | null {
-  const texts = definitionTexts();
-  if (texts === null) return null;
+/**
+ * Every definition by its name. Where the jars are missing the tests around the call are skipped with the reason,
+ * or fail in CI, and there are none.
+ */
+export function kafkaDefinitions(): ReadonlyMap<string, KafkaDefinition> {
+  const directory = process.env['KAFKA_MESSAGES'];
+  if (directory === undefined && !requirePeer('kafka')) return new Map();
+  const texts = directory === undefined ? textsInJars() : textsIn(directory);
   const definitions = texts.map((text) => JSON.parse(withoutComments(text)) as KafkaDefinition);
   return new Map(definitions.map((definition) => [definition.name, definition]));
 }
 
-function definitionTexts(): string[] | null {
-  const directory = process.env['KAFKA_MESSAGES'];
-  if (directory !== undefined) {
-    const files = readdirSync(directory).filter((name) => name.endsWith('.json'));
-    return files.map((name) => readFileSync(join(directory, name), 'utf8'));
-  }
-  const jars = kafkaJars();
-  if (jars === null) return null;
-  const files = readJar(clientsJar(jars), (name) => /^common\/message\/\w+\.json$/.test(name));
-  return [...files.values()].map((file) => file.toString('utf8'));
+const textsIn = (directory: string): string[] =>
+  readdirSync(directory)
+    .filter((name) => name.endsWith('.json'))
+    .map((name) => readFileSync(join(directory, name), 'utf8'));
+
+/** The clients' jar has what is sent, the group coordinator's what is stored. */
+const jarNames = /^kafka-(clients|group-coordinator)-[\d.]+\.jar$/;
+
+function textsInJars(): string[] {
+  const directory = spawnSync(peersScript, ['jars'], { encoding: 'utf8' }).stdout.trim();
+  const jars = readdirSync(directory).filter((name) => jarNames.test(name));
+  return jars.flatMap((jar) => {
+    const files = readJar(join(directory, jar), (name) => /^common\/message\/\w+\.json$/.test(name));
+    return [...files.values()].map((file) => file.toString('utf8'));
+  });
 }
 
 /** Drops `//` comments, but not inside strings. */
