@@ -1,0 +1,253 @@
+import { describe, expect, test } from 'vitest';
+import type { LogConfig } from '../log-config.ts';
+import { AppendRefused } from './append-checks.ts';
+import { batchOf, openMemoryLogs } from './memory-logs.ts';
+import type { PartitionLog } from './partition-log.ts';
+
+const modes: LogConfig['flushMode'][] = ['sync', 'interval', 'os'];
+const mebibyte = 1024 * 1024;
+
+const append = (log: PartitionLog, ...values: string[]) =>
+  log.appendAsLeader(
+    values.map((value) => batchOf([value])),
+    0,
+  );
+
+async function valuesIn(log: PartitionLog): Promise<number> {
+  const { sizeInBytes } = log.read(log.logStartOffset, mebibyte, Infinity, true);
+  return sizeInBytes;
+}
+
+describe('what an acknowledgement covers', () => {
+  test('in sync mode nothing is durable before its sync is through, and what comes meanwhile is the next group', async () => {
+    const { fs, log, clock, settle } = openMemoryLogs();
+    const orders = log();
+    append(orders, 'a');
+    await settle();
+    const waiting: (() => void)[] = [];
+    fs.untilSynced = () => new Promise((resolve) => waiting.push(resolve));
+    append(orders, 'b');
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(1);
+    append(orders, 'c');
+    clock.turn();
+    waiting.shift()!();
+    await settle();
+    expect(orders.durableEndOffset).toBe(2);
+    waiting.shift()!();
+    await settle();
+    expect(orders.durableEndOffset).toBe(3);
+    expect(orders.recoveryPoint).toBe(3);
+  });
+
+  test.each(['interval', 'os'] as const)('in %s mode the page cache is enough', async (flushMode) => {
+    const { fs, log, clock } = openMemoryLogs({ config: { flushMode } });
+    const orders = log();
+    fs.untilSynced = () => new Promise(() => {});
+    append(orders, 'a');
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(1);
+    expect(orders.recoveryPoint).toBe(0);
+  });
+
+  test('interval mode syncs after flush.messages and after flush.ms', async () => {
+    const { log, clock, settle } = openMemoryLogs({
+      config: { flushMode: 'interval', flushMessages: 3, flushMs: 200 },
+    });
+    const orders = log();
+    append(orders, 'a', 'b');
+    await settle();
+    expect(orders.recoveryPoint).toBe(0);
+    append(orders, 'c');
+    await settle();
+    expect(orders.recoveryPoint).toBe(3);
+    append(orders, 'd');
+    await settle();
+    clock.advance(200);
+    await settle();
+    expect(orders.recoveryPoint).toBe(4);
+  });
+
+  test.each(modes)('in %s mode the recovery point follows within a second', async (flushMode) => {
+    const { log, clock, settle } = openMemoryLogs({ config: { flushMode } });
+    const orders = log();
+    append(orders, 'a');
+    await settle();
+    clock.advance(1_000);
+    await settle();
+    expect(orders.recoveryPoint).toBe(1);
+  });
+
+  test('in os mode an acknowledgement waits for the disk while too much is unsynced', async () => {
+    const { fs, log, settle } = openMemoryLogs({
+      config: {
+        flushMode: 'os',
+        segmentBytes: 1024 * mebibyte,
+        maxMessageBytes: 100 * mebibyte,
+        segmentIndexBytes: mebibyte,
+      },
+    });
+    const logs = ['a', 'b', 'c', 'd', 'e'].map((topic) => log(topic));
+    const waiting: (() => void)[] = [];
+    fs.untilSynced = () => new Promise((resolve) => waiting.push(resolve));
+    for (const each of logs) {
+      each.appendAsLeader([batchOf(['x'.repeat(66 * mebibyte)])], 0);
+      await settle();
+    }
+    expect(logs.map(({ durableEndOffset }) => durableEndOffset)).toEqual([1, 1, 1, 0, 0]);
+    while (waiting.length > 0) {
+      waiting.shift()!();
+      await settle();
+    }
+    expect(logs.map(({ durableEndOffset }) => durableEndOffset)).toEqual([1, 1, 1, 1, 1]);
+  });
+});
+
+describe('a full disk', () => {
+  test.each(modes)(
+    'takes back what was not written and takes more when there is space (%s)',
+    async (flushMode) => {
+      const { fs, log, happened, settle } = openMemoryLogs({ config: { flushMode } });
+      const orders = log();
+      append(orders, 'kept');
+      await settle();
+      const size = await valuesIn(orders);
+      const takenBack: number[] = [];
+      orders.onTakenBack = (offset) => takenBack.push(offset);
+      // Room for a part of the next write: the torn piece must not stay in the file.
+      fs.capacityBytes = 0;
+      append(orders, 'refused', 'refused too');
+      await settle();
+      expect(takenBack).toEqual([1]);
+      expect(orders.logEndOffset).toBe(1);
+      expect(orders.offlineReason).toBeNull();
+      fs.capacityBytes = Infinity;
+      expect(append(orders, 'welcome').baseOffset).toBe(1);
+      await settle();
+      expect(orders.durableEndOffset).toBe(2);
+      expect(await valuesIn(orders)).toBe(2 * size + 'welcome'.length - 'kept'.length);
+      expect(happened('appendsTakenBack')).toHaveLength(1);
+    },
+  );
+
+  test('undoes the segments that were rolled for what it refuses', async () => {
+    const { fs, log, settle } = openMemoryLogs();
+    const orders = log();
+    append(orders, 'kept');
+    await settle();
+    fs.failWhen(({ name }) => (name === 'write' ? 'ENOSPC' : null));
+    for (let i = 0; i < 20; i++) append(orders, 'x'.repeat(1_000));
+    expect(orders.segmentCount).toBeGreaterThan(2);
+    await settle();
+    expect(orders.segmentCount).toBe(1);
+    expect(fs.list('/data/orders-0').filter((name) => name.endsWith('.log'))).toHaveLength(1);
+    fs.failWhen(null);
+    for (let i = 0; i < 20; i++) append(orders, 'x'.repeat(1_000));
+    await settle();
+    expect(orders.durableEndOffset).toBe(21);
+    const reopened = openMemoryLogs({ fs: fs.afterKill() }).log();
+    expect(reopened.logEndOffset).toBe(21);
+  });
+
+  test('refuses early below disk.min.free.bytes, but not the broker itself, and gives up its reserve', async () => {
+    const options = { minFreeBytes: 10_000, reserveBytes: 4_000 };
+    const { fs, log, clock, happened, settle, space } = openMemoryLogs(options);
+    const orders = log();
+    expect(fs.size('/data/.reserve')).toBe(4_000);
+    append(orders, 'a');
+    await settle();
+    const used = 1_000_000 - 9_999;
+    fs.capacityBytes = 1_000_000;
+    fs.open('/data/other', 'create').writeNow([Buffer.alloc(used)], 0);
+    clock.advance(1_000);
+    expect(() => append(orders, 'b')).toThrow(AppendRefused);
+    expect(fs.exists('/data/.reserve')).toBe(false);
+    expect(happened('diskLow')).toHaveLength(1);
+    const internal = openMemoryLogs({ ...options, fs: fs.afterKill(), config: { isInternal: true } });
+    append(internal.log('__consumer_offsets'), 'commit');
+    await internal.settle();
+    expect(internal.log('__consumer_offsets').durableEndOffset).toBe(1);
+    fs.remove('/data/other');
+    clock.advance(1_000);
+    expect(space.isLow).toBe(false);
+    append(orders, 'b');
+    await settle();
+    expect(orders.durableEndOffset).toBe(2);
+    expect(fs.size('/data/.reserve')).toBe(4_000);
+  });
+});
+
+describe('a failed sync', () => {
+  test('takes its partition offline, is never tried again, and the rest serves on', async () => {
+    const { fs, log, happened, settle, clock } = openMemoryLogs();
+    const [orders, payments] = [log('orders'), log('payments')];
+    append(orders, 'good');
+    append(payments, 'good');
+    await settle();
+    fs.failWhen(({ name, path }) => (name === 'sync' && path.includes('orders') ? 'EIO' : null));
+    append(orders, 'lost');
+    append(payments, 'kept');
+    await settle();
+    const syncs = () =>
+      fs.operations.filter(({ name, path }) => name === 'sync' && path.includes('orders-0/0'));
+    const failedOnce = syncs().length;
+    clock.advance(10_000);
+    await settle();
+    expect(syncs()).toHaveLength(failedOnce);
+    expect(orders.durableEndOffset).toBe(1);
+    expect(orders.offlineReason).toMatch(/a sync failed: EIO/);
+    expect(() => append(orders, 'refused')).toThrow(AppendRefused);
+    expect(happened('partitionOffline')).toHaveLength(1);
+    expect(payments.durableEndOffset).toBe(2);
+    // What was synced before can still be read.
+    expect(await valuesIn(orders)).toBeGreaterThan(0);
+  });
+
+  test.each(modes)(
+    'leaves nothing above the last good sync to be trusted after a restart (%s)',
+    async (flushMode) => {
+      const { fs, log, settle, clock } = openMemoryLogs({ config: { flushMode } });
+      const orders = log();
+      append(orders, 'good');
+      await settle();
+      clock.advance(1_000);
+      await settle();
+      fs.failWhen(({ name, path }) => (name === 'sync' && path.includes('orders-0/') ? 'EIO' : null));
+      append(orders, 'reads well', 'but is not on the platter');
+      await settle();
+      clock.advance(1_000);
+      await settle();
+      expect(orders.offlineReason).toMatch(/a sync failed/);
+      const again = openMemoryLogs({ fs: fs.afterKill(), config: { flushMode } });
+      expect(again.log().logEndOffset).toBe(1);
+      expect(again.log().offlineReason).toBeNull();
+      expect(again.happened('tailTruncated')).toMatchObject([{ fromOffset: 1 }]);
+      // The word that was left is not needed twice.
+      append(again.log(), 'new');
+      await again.settle();
+      expect(openMemoryLogs({ fs: again.fs.afterKill() }).log().logEndOffset).toBe(2);
+    },
+  );
+
+  test('keeps the mark of an orderly stop away', async () => {
+    const { fs, log, logs, settle } = openMemoryLogs();
+    append(log(), 'a');
+    fs.failWhen(({ name, path }) => (name === 'sync' && path.endsWith('.log') ? 'EIO' : null));
+    await settle();
+    fs.failWhen(null);
+    await logs.close();
+    expect(fs.exists('/data/.kafka_cleanshutdown')).toBe(false);
+  });
+});
+
+test('a write that fails for another reason takes the partition offline', async () => {
+  const { fs, log, settle } = openMemoryLogs();
+  const orders = log();
+  append(orders, 'a');
+  await settle();
+  fs.failWhen(({ name }) => (name === 'write' ? 'EIO' : null));
+  append(orders, 'b');
+  await settle();
+  expect(orders.offlineReason).toMatch(/a write failed: EIO/);
+  expect(orders.durableEndOffset).toBe(1);
+});
