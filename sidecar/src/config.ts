@@ -53,7 +53,7 @@ export class Config {
     this.#given = gather(input, warnings);
     this.warnings = warnings;
     for (const [name, { value }] of this.#given) {
-      if (!brokerSettings.get(name)!.isActedOn)
+      if (brokerSettings.get(name)!.about === null)
         warnings.push(`setting '${name}' is not acted on (its value is '${value}')`);
     }
     this.listener = this.#onlyListener('listeners');

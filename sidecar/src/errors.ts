@@ -16,7 +16,6 @@ export const sidecarErrors = {
   RK0303: 'the data directory was written by a newer version',
   RK0304: 'the data directory belongs to another node or cluster',
   RK0305: 'a file is corrupt',
-  RK0306: 'the disk failed',
   RK0401: 'the metadata store refused a commit',
 } as const;
 

@@ -14,13 +14,11 @@ export class EventLog {
   #logger: Promise<{ logger: Logger; flush(): void }> | null = null;
 
   constructor(events: EventBus) {
-    events.on('settingIgnored', ({ name, reason }) => this.warn(`setting '${name}' is ignored: ${reason}`));
     events.on('recovered', ({ partition, logEndOffset, wasClean }) => {
       if (!wasClean) this.info('recovered a log after a crash', { partition, logEndOffset });
     });
     events.on('tailTruncated', (info) => this.warn('cut a torn tail', info));
     events.on('indexRebuilt', (info) => this.info('rebuilt an index', info));
-    events.on('fileRemoved', (info) => this.info('removed a file', info));
     events.on('partitionOffline', (info) => this.error('a partition is offline', info));
     events.on('appendsTakenBack', (info) =>
       this.error('the disk is full: refused what was not written', info),

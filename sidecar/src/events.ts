@@ -3,11 +3,9 @@
  * fact with its numbers, never a sentence: sentences are the listener's business.
  */
 export interface Events {
-  settingIgnored: { name: string; reason: string };
   recovered: { partition: string; logEndOffset: number; wasClean: boolean };
   tailTruncated: { partition: string; fromOffset: number; bytes: number; reason: string };
   indexRebuilt: { partition: string; file: string; reason: string };
-  fileRemoved: { partition: string; file: string; reason: string };
   segmentRolled: { partition: string; baseOffset: number };
   partitionOffline: { partition: string; reason: string };
   appendsTakenBack: { partition: string; fromOffset: number; reason: string };
@@ -19,7 +17,6 @@ export interface Events {
   connectionClosed: { remoteAddress: string; reason: string | null };
   connectionRefused: { remoteAddress: string; reason: string };
   handlerFailed: { error: unknown };
-  requestHandled: { api: string; milliseconds: number };
   groupRebalanced: { group: string; generation: number; members: number; reason: string };
   memberExpired: { group: string; member: string };
   groupsLoaded: { partition: number; groups: number };

@@ -14,52 +14,68 @@ export interface Setting {
   readonly allowed: readonly string[] | null;
   /** −1 is allowed beside the range. */
   readonly orMinusOne: boolean;
-  /** Whether the sidecar acts on it. The rest is accepted, with a warning, so that files meant for Kafka work. */
-  readonly isActedOn: boolean;
+  /**
+   * What it does; null when the sidecar does not act on it. Such a setting is accepted, with a warning, so that
+   * files meant for Kafka work.
+   */
+  readonly about: string | null;
 }
 
-/** Broker settings that the sidecar acts on. */
-const actedOn = new Set([
-  'advertised.listeners',
-  'auto.create.topics.enable',
-  'broker.id',
-  'broker.rack',
-  'connections.max.idle.ms',
-  'default.replication.factor',
-  'delete.topic.enable',
-  'fetch.max.bytes',
-  'group.initial.rebalance.delay.ms',
-  'group.max.session.timeout.ms',
-  'group.max.size',
-  'group.min.session.timeout.ms',
-  'listeners',
-  'log.dir',
-  'log.dirs',
-  'log.flush.interval.messages',
-  'log.flush.interval.ms',
-  'log.index.interval.bytes',
-  'log.index.size.max.bytes',
-  'log.message.timestamp.after.max.ms',
-  'log.message.timestamp.before.max.ms',
-  'log.message.timestamp.type',
-  'log.roll.hours',
-  'log.roll.ms',
-  'log.segment.bytes',
-  'max.connections',
-  'message.max.bytes',
-  'node.id',
-  'num.partitions',
-  'offset.metadata.max.bytes',
-  'offsets.retention.check.interval.ms',
-  'offsets.retention.minutes',
-  'offsets.topic.num.partitions',
-  'offsets.topic.segment.bytes',
-  'queued.max.request.bytes',
-  'socket.request.max.bytes',
-]);
+/** Broker settings that the sidecar acts on, and what each does. */
+const actedOn: Readonly<Record<string, string>> = {
+  'admin.listener': 'where health and metrics are served; port 0 means any free one',
+  'advertised.listeners':
+    'the address that clients are told to connect to; the listener itself where nothing is said',
+  'auto.create.topics.enable': 'a topic that a client asks for and that is not there is made',
+  'broker.id': 'the older name of node.id, used where that is not given',
+  'broker.rack': 'the rack that clients are told',
+  'connections.max.idle.ms': 'a connection on which nothing happens for so long is closed',
+  'delete.topic.enable': 'whether DeleteTopics is obeyed',
+  'fetch.max.bytes': 'the most bytes of records in one answer, a larger first batch aside',
+  'flush.mode': 'what an acknowledgement waits for: sync, the disk; interval and os, the page cache',
+  'group.initial.rebalance.delay.ms': 'how long the first members of a new group wait for more',
+  'group.max.session.timeout.ms': 'the longest session timeout that a member may ask for',
+  'group.max.size': 'the most members of a group',
+  'group.min.session.timeout.ms': 'the shortest session timeout that a member may ask for',
+  listeners: 'where Kafka clients connect; exactly one',
+  'log.dir': 'the data directory, where log.dirs says nothing; ~/.rookery where neither is given',
+  'log.dirs': 'the data directory; exactly one',
+  'log.flush.interval.messages': 'in flush.mode interval, a log is synced after so many records',
+  'log.flush.interval.ms': 'in flush.mode interval, a log is synced after so long',
+  'log.index.interval.bytes': 'an index gets an entry after so many bytes of records',
+  'log.index.size.max.bytes': 'a segment is closed when its offset index has grown to this size',
+  'log.message.timestamp.after.max.ms': 'how far ahead of the broker’s clock a record’s timestamp may be',
+  'log.message.timestamp.before.max.ms': 'how far behind the broker’s clock a record’s timestamp may be',
+  'log.message.timestamp.type':
+    'whether records keep the time that their producer gave, or get the time of their append',
+  'log.roll.hours': 'log.roll.ms in hours, used where that is not given',
+  'log.roll.ms': 'a segment is closed when its first record was appended so long ago',
+  'log.segment.bytes': 'a segment is closed before it grows beyond this size',
+  'max.connections': 'the most connections at once; one more is closed',
+  'message.max.bytes': 'the largest record batch that is taken',
+  'min.insync.replicas': 'how many replicas must be in sync for acks=all',
+  'node.id': 'the broker’s id; a data directory keeps the one it was made with',
+  'num.partitions': 'how many partitions a topic gets that is made without a number',
+  'offset.metadata.max.bytes': 'the longest text that may be committed with an offset',
+  'offsets.retention.check.interval.ms': 'how often offsets that nobody needs any more are looked for',
+  'offsets.retention.minutes': 'how long the offsets of a group without members are kept',
+  'offsets.topic.num.partitions': 'how many partitions __consumer_offsets is made with',
+  'offsets.topic.segment.bytes': 'segment.bytes of __consumer_offsets',
+  'queued.max.request.bytes': 'bytes of large requests that may be in memory; connections wait for room',
+  'socket.request.max.bytes': 'the largest request; a larger one closes its connection',
+  'transaction.state.log.num.partitions': 'how many partitions __transaction_state is made with',
+  'transaction.state.log.segment.bytes': 'segment.bytes of __transaction_state',
+};
+
+/** Topic settings that are acted on although the broker's own of that meaning is not. */
+const actedOnInTopics: Readonly<Record<string, string>> = {
+  'cleanup.policy': 'with compact, records without a key are refused; nothing is cleaned yet',
+  'internal.segment.bytes': 'segment.bytes without its lower limit, for tests that need many segments',
+};
 
 /** Where our defaults differ from Kafka's: one broker on a developer's machine, and limits that hold. */
 const ownDefaults: Readonly<Record<string, string>> = {
+  'log.dir': '~/.rookery',
   'default.replication.factor': '1',
   'group.initial.rebalance.delay.ms': '0',
   listeners: 'PLAINTEXT://127.0.0.1:9092',
@@ -85,7 +101,7 @@ const ownTopicSettings = `
 flush.mode string - sync/interval/os
 `;
 
-/** Topic settings that the sidecar acts on, and the broker setting that each falls back to. */
+/** The broker setting that each topic setting falls back to. */
 export const topicFallbacks: Readonly<Record<string, string>> = {
   'cleanup.policy': 'log.cleanup.policy',
   'compression.type': 'compression.type',
@@ -115,15 +131,15 @@ export const topicFallbacks: Readonly<Record<string, string>> = {
 
 export const brokerSettings: ReadonlyMap<string, Setting> = table(
   kafkaBrokerSettings + ownBrokerSettings,
-  (name) => actedOn.has(name) || ownBrokerSettings.includes(`\n${name} `),
+  (name) => actedOn[name] ?? null,
 );
 
 export const topicSettings: ReadonlyMap<string, Setting> = table(
   kafkaTopicSettings + ownTopicSettings,
-  (name) => name in topicFallbacks,
+  (name) => actedOnInTopics[name] ?? actedOn[topicFallbacks[name] ?? ''] ?? null,
 );
 
-function table(text: string, isActedOn: (name: string) => boolean): Map<string, Setting> {
+function table(text: string, about: (name: string) => string | null): Map<string, Setting> {
   const settings = new Map<string, Setting>();
   for (const line of text.trim().split(/\n+/)) {
     const [name, type, fallback, ...range] = line.split(' ') as [string, SettingType, string, ...string[]];
@@ -137,7 +153,7 @@ function table(text: string, isActedOn: (name: string) => boolean): Map<string, 
       max: bounds === null || bounds[2] === '' ? null : Number(bounds[2]),
       allowed: bounds === null && range[0] !== undefined ? range[0].split('/') : null,
       orMinusOne,
-      isActedOn: isActedOn(name),
+      about: about(name),
     });
   }
   return settings;

@@ -4,6 +4,7 @@ import {
   fetch,
   listOffsets,
   RecordBatch,
+  WireError,
   zeroUuid,
   type LogRecord,
   type Response,
@@ -274,10 +275,7 @@ export class Fetcher {
         position += batch.sizeInBytes;
         if (batch.nextOffset <= reading.fetchOffset) continue;
         if (batch.magic === 2 && !batch.checkCrc())
-          throw new ClientError(
-            'RK9208',
-            `CORRUPT_MESSAGE, batch at offset ${batch.baseOffset} fails its CRC`,
-          );
+          throw new WireError('RK9102', `at offset ${batch.baseOffset}`);
         reading.fetchOffset = batch.nextOffset;
         if (batch.magic < 2)
           throw new ClientError('RK9204', `records of format ${batch.magic} at offset ${batch.baseOffset}`);

@@ -14,7 +14,7 @@ import {
 } from './meta-store.ts';
 import { failed, StoreState, type Committed } from './store-state.ts';
 
-/** The version of the journal; docs/format/metadata.md. */
+/** The version of the journal; docs/format/metadata-journal.md. */
 const formatVersion = 1;
 const frameSize = 8;
 /** A journal of this size is written anew, if most of it is history. */
