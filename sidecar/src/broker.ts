@@ -176,22 +176,31 @@ function topicsOf(
     events,
     nodeId: config.nodeId,
     defaultPartitions: config.int('num.partitions'),
-    internalPartitions: {
-      [offsetsTopic]: config.int('offsets.topic.num.partitions'),
-      [transactionsTopic]: config.int('transaction.state.log.num.partitions'),
-    },
-    internalConfigs: {
-      [offsetsTopic]: {
-        'cleanup.policy': 'compact',
-        'compression.type': 'producer',
-        'segment.bytes': config.text('offsets.topic.segment.bytes'),
-      },
-      [transactionsTopic]: {
-        'cleanup.policy': 'compact',
-        'compression.type': 'uncompressed',
-        'segment.bytes': config.text('transaction.state.log.segment.bytes'),
-      },
-    },
+    defaultReplicationFactor: config.int('default.replication.factor'),
+    internal: new Map([
+      [
+        offsetsTopic,
+        {
+          partitions: config.int('offsets.topic.num.partitions'),
+          configs: {
+            'cleanup.policy': 'compact',
+            'compression.type': 'producer',
+            'segment.bytes': config.text('offsets.topic.segment.bytes'),
+          },
+        },
+      ],
+      [
+        transactionsTopic,
+        {
+          partitions: config.int('transaction.state.log.num.partitions'),
+          configs: {
+            'cleanup.policy': 'compact',
+            'compression.type': 'uncompressed',
+            'segment.bytes': config.text('transaction.state.log.segment.bytes'),
+          },
+        },
+      ],
+    ]),
     checkConfig: topicSettingProblem,
   });
 }

@@ -30,6 +30,8 @@ const actedOn: Readonly<Record<string, string>> = {
   'broker.id': 'the older name of node.id, used where that is not given',
   'broker.rack': 'the rack that clients are told',
   'connections.max.idle.ms': 'a connection on which nothing happens for so long is closed',
+  'default.replication.factor':
+    'how many replicas a topic gets that is made without a number; one broker can keep one',
   'delete.topic.enable': 'whether DeleteTopics is obeyed',
   'fetch.max.bytes': 'the most bytes of records in one answer, a larger first batch aside',
   'flush.mode': 'what an acknowledgement waits for: sync, the disk; interval and os, the page cache',

@@ -6,7 +6,11 @@ export const keys = {
   broker: (id: number) => `brokers/${id}`,
   topics: 'topics/',
   topic: (id: string) => `topics/${id}`,
-  topicName: (name: string) => `topicnames/${name}`,
+  /**
+   * Who has a topic's name: the topic's id. Kafka's metrics fold '.' and '_' into one another, so it refuses names
+   * that differ in nothing else; under the folded name no two such topics can be made, not even at once.
+   */
+  topicName: (name: string) => `topicnames/${name.replaceAll('.', '_')}`,
   nextProducerId: 'pids/next',
 } as const;
 

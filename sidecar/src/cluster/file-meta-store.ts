@@ -17,13 +17,14 @@ import { failed, StoreState, type Committed } from './store-state.ts';
 /** The version of the journal; docs/format/metadata-journal.md. */
 const formatVersion = 1;
 const frameSize = 8;
-/** A journal of this size is written anew, if most of it is history. */
+/** A journal below this size is not worth writing anew. */
 const compactBytes = 1 << 20;
 
 /**
  * A store in one local file: a journal of transactions, each in a frame with its length and CRC-32C, the first
  * one a snapshot. A commit is on disk before it resolves. What a crash tore at the end is cut: nobody was told
- * of it. After a failed write or sync nothing more is taken, because nobody knows what is on the disk.
+ * of it. A write that the disk refuses is taken back; after a failed sync nothing more is taken, because nobody
+ * knows what is on the disk.
  */
 export class FileMetaStore implements MetaStore {
   readonly #fs: FileSystem;
@@ -35,6 +36,8 @@ export class FileMetaStore implements MetaStore {
   #nextLease = 1;
   #file: File;
   #size: number;
+  /** At this size the journal is written anew, if that makes it smaller by half. */
+  #compactAt = compactBytes;
   /** Commits take their turns, because each compares with what the one before it left. */
   #turn: Promise<unknown> = Promise.resolve();
   #failure: Error | null = null;
@@ -49,13 +52,21 @@ export class FileMetaStore implements MetaStore {
 
   /** @throws SidecarError RK0303 for a newer format, RK0305 for a damaged one */
   static async open(fs: FileSystem, path: string, clock: Clock): Promise<FileMetaStore> {
-    const bytes = readFile(fs, path);
+    let bytes = readFile(fs, path);
     if (bytes === null) {
-      await writeAtomically(fs, path, frame(header(new StoreState())));
+      bytes = frame(header(new StoreState()));
+      await writeAtomically(fs, path, bytes);
     }
-    const { entries, end } = parse(bytes ?? frame(header(new StoreState())), path);
+    const { entries, end } = parse(bytes, path);
     const file = fs.open(path, 'write');
-    if (bytes !== null && end < bytes.length) file.truncateNow(end);
+    try {
+      if (end < bytes.length) file.truncateNow(end);
+      // What is read may never have been synced: a commit whose sync failed, and a restart without a crash.
+      await file.sync();
+    } catch (error) {
+      file.release();
+      throw new SidecarError('RK0301', path, { cause: error });
+    }
     const store = new FileMetaStore(fs, path, clock, file, end);
     for (const entry of entries) store.#state.apply(withoutLeases(entry));
     return store;
@@ -70,41 +81,70 @@ export class FileMetaStore implements MetaStore {
   }
 
   commit(transaction: Transaction): Promise<Outcome> {
-    const { compare = [], put = [], remove = [] } = transaction;
-    assert(
-      compare.length + put.length + remove.length <= operationsMax,
-      `a transaction of at most ${operationsMax} operations`,
-    );
-    const outcome = this.#turn.then(() => this.#commit(transaction));
-    this.#turn = outcome.catch(() => {});
-    return outcome;
+    checkTransaction(transaction);
+    return this.#inTurn(() => this.#commit(transaction));
+  }
+
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(run);
+    this.#turn = done.catch(() => {});
+    return done;
   }
 
   async #commit(transaction: Transaction): Promise<Outcome> {
     if (this.#failure !== null) throw new SidecarError('RK0401', this.#path, { cause: this.#failure });
+    for (const { lease } of transaction.put ?? [])
+      if (lease !== undefined && !this.#leases.has(lease.id))
+        throw new SidecarError('RK0401', `lease ${lease.id} has lapsed`);
     const committed = this.#state.prepare(transaction);
     if (committed === null) return failed(this.#state);
-    try {
-      await this.#append(frame(committed));
-    } catch (error) {
-      this.#failure = error as Error;
-      throw new SidecarError('RK0401', this.#path, { cause: error });
-    }
+    await this.#append(frame(committed));
     this.#publish(this.#state.apply(committed));
     return { succeeded: true, revision: committed.revision };
   }
 
   async #append(bytes: Buffer): Promise<void> {
-    if (this.#size + bytes.length > compactBytes) await this.#compact();
-    this.#file.writeNow([bytes], this.#size);
-    await this.#file.sync();
+    if (this.#size + bytes.length > this.#compactAt) await this.#compact();
+    try {
+      this.#file.writeNow([bytes], this.#size);
+    } catch (error) {
+      this.#takeBack(error);
+      throw new SidecarError('RK0401', this.#path, { cause: error });
+    }
+    try {
+      await this.#file.sync();
+    } catch (error) {
+      throw this.#fail(error);
+    }
     this.#size += bytes.length;
+  }
+
+  /** The disk is full, say: what it took of the frame goes, and the next commit may succeed. */
+  #takeBack(cause: unknown): void {
+    try {
+      this.#file.truncateNow(this.#size);
+    } catch {
+      this.#fail(cause);
+    }
+  }
+
+  #fail(cause: unknown): SidecarError {
+    this.#failure = cause as Error;
+    return new SidecarError('RK0401', this.#path, { cause });
   }
 
   async #compact(): Promise<void> {
     const snapshot = frame(header(this.#state));
+    // Asked again only after as much has been added: the whole state is not written out with every commit.
+    this.#compactAt = Math.max(compactBytes, snapshot.length * 2);
     if (snapshot.length > this.#size / 2) return;
-    await writeAtomically(this.#fs, this.#path, snapshot);
+    try {
+      await writeAtomically(this.#fs, this.#path, snapshot);
+    } catch (error) {
+      // Without the snapshot in its place the journal that we have goes on.
+      if (this.#fs.size(this.#path) === this.#size) return;
+      throw this.#fail(error);
+    }
     this.#file.release();
     this.#file = this.#fs.open(this.#path, 'write');
     this.#size = snapshot.length;
@@ -126,20 +166,29 @@ export class FileMetaStore implements MetaStore {
   async grantLease(ttlMs: number): Promise<Lease> {
     const id = this.#nextLease++;
     const revoke = async (): Promise<void> => {
-      this.#leases.get(id)?.cancel();
+      if (!this.#leases.has(id)) return;
+      this.#leases.get(id)!.cancel();
       this.#leases.delete(id);
-      const keys = this.#state.leasedBy(id);
-      if (keys.length > 0) await this.commit({ remove: keys });
+      await this.#inTurn(async () => {
+        const remove = this.#state.leasedBy(id);
+        if (remove.length > 0) await this.#commit({ remove });
+      });
     };
     const arm = (): void => {
       this.#leases.get(id)?.cancel();
+      // A store that cannot forget them now forgets them when it is opened again.
       this.#leases.set(
         id,
         this.#clock.after(ttlMs, () => void revoke().catch(() => {})),
       );
     };
     arm();
-    return { id, revoke, renew: async () => void (this.#leases.has(id) && arm()) };
+    const renew = async (): Promise<boolean> => {
+      if (!this.#leases.has(id)) return false;
+      arm();
+      return true;
+    };
+    return { id, revoke, renew };
   }
 
   async close(): Promise<void> {
@@ -148,6 +197,13 @@ export class FileMetaStore implements MetaStore {
     await this.#turn;
     this.#file.release();
   }
+}
+
+function checkTransaction({ compare = [], put = [], remove = [] }: Transaction): void {
+  const operations = compare.length + put.length + remove.length;
+  assert(operations <= operationsMax, `a transaction of at most ${operationsMax} operations`);
+  const changed = new Set([...put.map(({ key }) => key), ...remove]);
+  assert(changed.size === put.length + remove.length, 'a transaction changes a key once');
 }
 
 type Snapshot = Committed & { readonly format: number };
@@ -167,12 +223,9 @@ function frame(entry: Committed): Buffer {
 function parse(bytes: Buffer, path: string): { entries: Committed[]; end: number } {
   const entries: Committed[] = [];
   let at = 0;
-  while (bytes.length - at >= frameSize) {
-    const length = bytes.readUInt32BE(at);
-    const json = bytes.subarray(at + frameSize, at + frameSize + length);
-    if (json.length < length || crc32c([json]) !== bytes.readUInt32BE(at + 4)) break;
-    entries.push(JSON.parse(json.toString('utf8')) as Committed);
-    at += frameSize + length;
+  for (let json = frameAt(bytes, at); json !== null; json = frameAt(bytes, at)) {
+    entries.push(readEntry(json, path));
+    at += frameSize + json.length;
   }
   const first = entries[0] as Snapshot | undefined;
   // The first frame was put in place whole, so a crash cannot have torn it.
@@ -183,7 +236,33 @@ function parse(bytes: Buffer, path: string): { entries: Committed[]; end: number
       `${path} has format ${first.format}, this version knows ${formatVersion}`,
     );
   }
+  // A frame begins when the one before it is synced, so a crash tears the last one alone. Before others it is rot.
+  if (hasFrameAfter(bytes, at)) throw new SidecarError('RK0305', `${path}: the entry at byte ${at}`);
   return { entries, end: at };
+}
+
+/** What the frame holds; null when there is no whole one. Zeros, which a file system may leave, are none. */
+function frameAt(bytes: Buffer, at: number): Buffer | null {
+  if (bytes.length - at < frameSize) return null;
+  const length = bytes.readUInt32BE(at);
+  const json = bytes.subarray(at + frameSize, at + frameSize + length);
+  const isWhole = length > 0 && json.length === length && crc32c([json]) === bytes.readUInt32BE(at + 4);
+  return isWhole ? json : null;
+}
+
+function hasFrameAfter(bytes: Buffer, torn: number): boolean {
+  const opening = '{"revision":';
+  for (let at = bytes.indexOf(opening, torn + frameSize + 1); at >= 0; at = bytes.indexOf(opening, at + 1))
+    if (frameAt(bytes, at - frameSize) !== null) return true;
+  return false;
+}
+
+function readEntry(json: Buffer, path: string): Committed {
+  try {
+    return JSON.parse(json.toString('utf8')) as Committed;
+  } catch (error) {
+    throw new SidecarError('RK0305', path, { cause: error });
+  }
 }
 
 /** A lease ends with the process that held it. */

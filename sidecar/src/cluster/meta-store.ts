@@ -3,20 +3,25 @@
  * that compare first. A store is a local file (one broker), etcd (a cluster), or simulated (tests); all pass
  * `meta-store.conformance.ts`.
  *
- * Values are text. A transaction holds at most 128 operations, which is what etcd takes.
+ * Values are text. A transaction holds at most 128 operations, which is what etcd takes, and names a key at
+ * most once among those that it puts and removes.
  */
 export interface MetaStore {
   get(key: string): Promise<Entry | null>;
   /** Entries whose keys begin with `prefix`, in the order of their keys. */
   range(prefix: string): Promise<Entry[]>;
-  /** All of it or nothing, durable before it resolves. */
+  /**
+   * All of it or nothing, durable before it resolves.
+   *
+   * @throws SidecarError RK0401 when the store cannot keep it, or a lease that it puts under has lapsed
+   */
   commit(transaction: Transaction): Promise<Outcome>;
   /**
    * Tells of every change under the prefix, in order, before the commit that made it resolves.
    * @returns the end of it
    */
   watch(prefix: string, listener: (changes: readonly Change[]) => void): () => void;
-  /** Keys put under a lease go when it is not renewed in time. */
+  /** Keys put under a lease go when it is not renewed in time, and with the process that held it. */
   grantLease(ttlMs: number): Promise<Lease>;
   close(): Promise<void>;
 }
@@ -55,7 +60,8 @@ export interface Change {
 
 export interface Lease {
   readonly id: number;
-  renew(): Promise<void>;
+  /** False when it has lapsed: a new one must be granted. */
+  renew(): Promise<boolean>;
   revoke(): Promise<void>;
 }
 

@@ -1,10 +1,11 @@
 import type { ErrorName } from '@rookery/wire';
 import { randomUuid, type Clock } from '../clock.ts';
+import { SidecarError } from '../errors.ts';
 import type { EventBus } from '../events.ts';
 import { keys, type ClusterView, type PartitionImage, type TopicImage } from './cluster-image.ts';
-import type { MetaStore } from './meta-store.ts';
+import type { MetaStore, Outcome, Transaction } from './meta-store.ts';
 
-/** A topic was not made or deleted, by the name of Kafka's error. */
+/** A topic was not made, changed or deleted, by the name of Kafka's error. */
 export class TopicRefused extends Error {
   readonly error: ErrorName;
 
@@ -26,6 +27,11 @@ export interface NewTopic {
   readonly validateOnly?: boolean;
 }
 
+export interface InternalTopic {
+  readonly partitions: number;
+  readonly configs: Readonly<Record<string, string>>;
+}
+
 export interface TopicsOptions {
   readonly store: MetaStore;
   readonly view: ClusterView;
@@ -33,9 +39,9 @@ export interface TopicsOptions {
   readonly events: EventBus;
   readonly nodeId: number;
   readonly defaultPartitions: number;
-  readonly internalPartitions: Readonly<Record<string, number>>;
-  /** Settings of internal topics. */
-  readonly internalConfigs: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  readonly defaultReplicationFactor: number;
+  /** Topics that the broker makes for itself, by their names. */
+  readonly internal: ReadonlyMap<string, InternalTopic>;
   /** @returns why the setting is not allowed, null when it is */
   readonly checkConfig: (name: string, value: string) => string | null;
 }
@@ -45,7 +51,7 @@ export const partitionsMax = 10_000;
 const nameMax = 249;
 const namePattern = /^[a-zA-Z0-9._-]+$/;
 
-/** Making and deleting topics: transactions on the metadata store. */
+/** Making, changing and deleting topics: transactions on the metadata store. */
 export class Topics {
   readonly #options: TopicsOptions;
 
@@ -61,15 +67,16 @@ export class Topics {
   async create(topic: NewTopic): Promise<TopicImage> {
     const made = this.#design(topic);
     if (topic.validateOnly) return made;
-    const { store, events } = this.#options;
-    const { succeeded } = await store.commit({
+    const { view, events } = this.#options;
+    const { succeeded } = await this.#commit({
       compare: [{ key: keys.topicName(made.name), revision: null }],
       put: [
         { key: keys.topicName(made.name), value: made.id },
         { key: keys.topic(made.id), value: JSON.stringify(made) },
       ],
     });
-    if (!succeeded) throw exists(made.name);
+    // Somebody was faster, with this name or one that collides with it.
+    if (!succeeded) throw nameTaken(made.name, view.image.topics()) ?? exists(made.name);
     events.emit('topicCreated', { topic: made.name, topicId: made.id, partitions: made.partitions.length });
     return made;
   }
@@ -84,7 +91,7 @@ export class Topics {
     const named = await store.get(keys.topicName(name));
     if (named?.value !== topic.id)
       throw new TopicRefused('UNKNOWN_TOPIC_OR_PARTITION', `there is no topic '${name}'`);
-    const { succeeded } = await store.commit({
+    const { succeeded } = await this.#commit({
       compare: [{ key: named.key, revision: named.revision }],
       remove: [named.key, keys.topic(topic.id)],
     });
@@ -97,26 +104,25 @@ export class Topics {
     const { name } = topic;
     const problem = nameProblem(name);
     if (problem !== null) throw new TopicRefused('INVALID_TOPIC_EXCEPTION', problem);
-    this.#checkCollision(name);
-    const { internalConfigs, clock } = this.#options;
+    const { internal, clock, view } = this.#options;
+    const taken = nameTaken(name, view.image.topics());
+    if (taken !== null) throw taken;
     const configs = this.#configs(topic.configs ?? new Map());
     return {
       id: randomUuid(clock),
       name,
-      isInternal: name in internalConfigs,
+      isInternal: internal.has(name),
       partitions: this.#partitions(topic),
-      configs: { ...internalConfigs[name], ...configs },
+      configs: { ...internal.get(name)?.configs, ...configs },
     };
   }
 
-  /** Kafka's metrics fold '.' and '_' into one another, so it refuses names that differ in nothing else. */
-  #checkCollision(name: string): void {
-    const folded = name.replaceAll('.', '_');
-    for (const other of this.#options.view.image.topics()) {
-      if (other.name === name) throw exists(name);
-      if (other.name.replaceAll('.', '_') === folded) {
-        throw new TopicRefused('INVALID_TOPIC_EXCEPTION', `'${name}' collides with '${other.name}'`);
-      }
+  async #commit(transaction: Transaction): Promise<Outcome> {
+    try {
+      return await this.#options.store.commit(transaction);
+    } catch (error) {
+      if (error instanceof SidecarError) throw new TopicRefused('KAFKA_STORAGE_ERROR', error.message);
+      throw error;
     }
   }
 
@@ -126,7 +132,8 @@ export class Topics {
     replicationFactor = -1,
     assignments = [],
   }: NewTopic): PartitionImage[] {
-    const { nodeId, defaultPartitions, internalPartitions } = this.#options;
+    const { nodeId, defaultPartitions, defaultReplicationFactor } = this.#options;
+    const internal = this.#options.internal.get(name);
     if (assignments.length > 0) {
       if (partitions !== -1 || replicationFactor !== -1) {
         throw new TopicRefused(
@@ -136,14 +143,13 @@ export class Topics {
       }
       checkAssignments(assignments, nodeId);
     }
-    if (replicationFactor !== -1 && replicationFactor !== 1) {
-      throw new TopicRefused(
-        'INVALID_REPLICATION_FACTOR',
-        `replication factor ${replicationFactor} on 1 broker`,
-      );
-    }
+    // Internal topics have factors of their own, of which one broker can only give 1.
+    const byDefault = internal !== undefined || assignments.length > 0 ? 1 : defaultReplicationFactor;
+    const factor = replicationFactor === -1 ? byDefault : replicationFactor;
+    if (factor !== 1)
+      throw new TopicRefused('INVALID_REPLICATION_FACTOR', `replication factor ${factor} on 1 broker`);
     const wanted = assignments.length > 0 ? assignments.length : partitions;
-    const count = wanted === -1 ? (internalPartitions[name] ?? defaultPartitions) : wanted;
+    const count = wanted === -1 ? (internal?.partitions ?? defaultPartitions) : wanted;
     if (count < 1 || count > partitionsMax) {
       throw new TopicRefused('INVALID_PARTITIONS', `${count} partitions; 1 to ${partitionsMax} are possible`);
     }
@@ -154,13 +160,23 @@ export class Topics {
   #configs(given: ReadonlyMap<string, string | null>): Record<string, string> {
     const configs: Record<string, string> = {};
     for (const [name, value] of given) {
-      if (value === null) continue;
+      if (value === null) throw new TopicRefused('INVALID_CONFIG', `${name} has no value`);
       const problem = this.#options.checkConfig(name, value);
       if (problem !== null) throw new TopicRefused('INVALID_CONFIG', problem);
       configs[name] = value;
     }
     return configs;
   }
+}
+
+/** Why the name cannot be given again; null when it can. */
+function nameTaken(name: string, topics: Iterable<TopicImage>): TopicRefused | null {
+  for (const other of topics) {
+    if (other.name === name) return exists(name);
+    if (keys.topicName(other.name) === keys.topicName(name))
+      return new TopicRefused('INVALID_TOPIC_EXCEPTION', `'${name}' collides with '${other.name}'`);
+  }
+  return null;
 }
 
 const exists = (name: string): TopicRefused =>
