@@ -53,8 +53,9 @@ export class Config {
     this.#given = gather(input, warnings);
     this.warnings = warnings;
     for (const [name, { value }] of this.#given) {
-      if (brokerSettings.get(name)!.about === null)
-        warnings.push(`setting '${name}' is not acted on (its value is '${value}')`);
+      const setting = brokerSettings.get(name)!;
+      if (setting.about === null)
+        warnings.push(`setting '${name}' is not acted on (its value is ${shown(setting, value)})`);
     }
     this.listener = this.#onlyListener('listeners');
     this.advertised = this.#advertised();
@@ -81,6 +82,12 @@ export class Config {
       throw new SidecarError('RK0103', `log.dirs: one directory, not ${directories.length}`);
     const isDefault = !this.#given.has('log.dirs') && !this.#given.has('log.dir');
     return isDefault ? null : (directories[0] ?? null);
+  }
+
+  /** Where the name of the data directory came from. */
+  get dataDirSource(): Source {
+    const own = this.source('log.dirs');
+    return own === 'default' ? this.source('log.dir') : own;
   }
 
   /** The value as text; null when there is none. */
@@ -212,9 +219,12 @@ function gather(
   warnings: string[],
 ): Map<string, Given> {
   const given = new Map<string, Given>();
-  const put = (name: string, value: string, source: Source): void => {
-    const problem = valueProblem(settingOf(name), value);
-    if (problem !== null) throw new SidecarError('RK0103', `${name}: '${value}' ${problem}`);
+  const put = (name: string, text: string, source: Source): void => {
+    const setting = settingOf(name);
+    // As Kafka does: blanks around a value are nobody's intention, except in a password.
+    const value = setting.type === 'password' ? text : text.trim();
+    const problem = valueProblem(setting, value);
+    if (problem !== null) throw new SidecarError('RK0103', `${name}: ${shown(setting, value)} ${problem}`);
     given.set(name, { value, source });
   };
   if (file !== undefined) for (const [name, value] of parseFile(file)) put(name, value, 'file');
@@ -229,11 +239,17 @@ function gather(
     if (at <= 0) throw new SidecarError('RK0101', `--set ${set}: name=value is expected`);
     put(set.slice(0, at), set.slice(at + 1), 'set');
   }
+  if (flags.dataDir === '') throw new SidecarError('RK0103', '--data-dir is empty');
   if (flags.listen !== undefined) put('listeners', flags.listen, 'flag');
   if (flags.admin !== undefined) put('admin.listener', flags.admin, 'flag');
-  if (flags.dataDir !== undefined) put('log.dirs', flags.dataDir, 'flag');
+  // As it is: a directory may be called anything.
+  if (flags.dataDir !== undefined) given.set('log.dirs', { value: flags.dataDir, source: 'flag' });
   return given;
 }
+
+/** A value as a line for the operator may show it. */
+const shown = (setting: Setting, value: string): string =>
+  setting.type === 'password' ? '(hidden)' : `'${value}'`;
 
 function settingOf(name: string): Setting {
   const setting = brokerSettings.get(name);
@@ -246,21 +262,26 @@ function unknown(name: string, known: Iterable<string>): string {
   return `'${name}'${close === null ? '' : `, did you mean '${close}'?`}`;
 }
 
+/** A long does not fit into a double, so numbers stay the text that they are. */
+const numbersAsWritten = (_: string, value: unknown, { source }: { source: string }): unknown =>
+  typeof value === 'number' ? source : value;
+
 /** JSON if it begins with a brace, Java properties otherwise. */
 function parseFile({ name, text }: { name: string; text: string }): Map<string, string> {
   if (!text.trimStart().startsWith('{')) return parseProperties(text);
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(text, numbersAsWritten as (this: unknown, key: string, value: unknown) => unknown);
   } catch (error) {
     throw new SidecarError('RK0104', `${name}: ${(error as Error).message}`);
   }
   const values = new Map<string, string>();
   for (const [key, value] of Object.entries(json as Record<string, unknown>)) {
-    if (value === null || (typeof value === 'object' && !Array.isArray(value))) {
-      throw new SidecarError('RK0103', `${key}: a text, number, boolean or list is expected`);
+    const parts: unknown[] = Array.isArray(value) ? value : [value];
+    if (parts.some((part) => part === null || typeof part === 'object')) {
+      throw new SidecarError('RK0103', `${key}: a text, number, boolean or list of these is expected`);
     }
-    values.set(key, Array.isArray(value) ? value.join(',') : String(value));
+    values.set(key, parts.map(String).join(','));
   }
   return values;
 }

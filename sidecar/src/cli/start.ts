@@ -1,4 +1,4 @@
-import { homedir } from 'node:os';
+import { constants, homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { openBroker, type Broker } from '../broker.ts';
 import { systemClock } from '../clock.ts';
@@ -9,6 +9,8 @@ import { EventBus } from '../events.ts';
 import { formatAddress } from '../listener-address.ts';
 import { readFile } from '../vfs/file-system.ts';
 import { nodeFileSystem, temporaryDirectory } from '../vfs/node.ts';
+
+const { signals } = constants;
 
 export interface StartFlags {
   readonly dataDir?: string;
@@ -28,19 +30,24 @@ export interface StartFlags {
  */
 export async function start(flags: StartFlags): Promise<void> {
   const config = configOf(flags);
-  if (flags.ephemeral && config.dataDir !== null)
+  // What stands in the environment or in a file is beaten, as by any flag; on one command line it is a contradiction.
+  if (flags.ephemeral && ['flag', 'set'].includes(config.dataDirSource))
     throw new SidecarError('RK0103', '--ephemeral has a directory of its own, so none can be named');
   const events = new EventBus();
   const log = new EventLog(events);
   for (const warning of config.warnings) log.warn(warning);
-  const stopped = untilSignal();
+  const stopping = untilSignal();
   const dataDir = dataDirectory(config, flags);
-  const broker = await openBroker({ config, dataDir, fs: nodeFileSystem, clock: systemClock, events });
-  announce(broker, dataDir);
-  log.info(`stops on ${await stopped}`);
-  await broker.close();
-  log.info('stopped');
-  await log.flush();
+  try {
+    const broker = await openBroker({ config, dataDir, fs: nodeFileSystem, clock: systemClock, events });
+    // Told to stop while it was starting: nobody waits for it to be ready any more.
+    if (!stopping.isAsked) announce(broker, dataDir);
+    log.info(`stops on ${await stopping.asked}`);
+    await broker.close();
+    log.info('stopped');
+  } finally {
+    await log.flush();
+  }
 }
 
 function configOf(flags: StartFlags): Config {
@@ -77,21 +84,31 @@ function dataDirectory(config: Config, flags: StartFlags): string {
   return path;
 }
 
-/** Resolves with the first signal. The second one ends the process where it stands, as a crash would. */
-function untilSignal(): Promise<string> {
-  return new Promise((tell) => {
-    let isStopping = false;
-    for (const [signal, number] of [
-      ['SIGTERM', 15],
-      ['SIGINT', 2],
-    ] as const) {
+interface Stopping {
+  readonly isAsked: boolean;
+  /** Resolves with the first signal. */
+  readonly asked: Promise<string>;
+}
+
+/** The first signal stops the broker in an orderly way. The second ends the process where it stands, as a crash would. */
+function untilSignal(): Stopping {
+  let isAsked = false;
+  const asked = new Promise<string>((tell) => {
+    // SIGHUP: the terminal has been closed.
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
       process.on(signal, () => {
-        if (isStopping) process.exit(128 + number);
-        isStopping = true;
+        if (isAsked) process.exit(128 + signals[signal]);
+        isAsked = true;
         tell(signal);
       });
     }
   });
+  return {
+    get isAsked() {
+      return isAsked;
+    },
+    asked,
+  };
 }
 
 function announce({ kafka, admin }: Broker, dataDir: string): void {
