@@ -33,8 +33,11 @@ const actedOn: Readonly<Record<string, string>> = {
   'default.replication.factor':
     'how many replicas a topic gets that is made without a number; one broker can keep one',
   'delete.topic.enable': 'whether DeleteTopics is obeyed',
+  'disk.min.free.bytes': 'with less free space on the disk nothing is appended to topics; 0 turns this off',
+  'disk.reserve.bytes': 'bytes kept aside, so that checkpoints and deletes go on when the disk is full',
   'fetch.max.bytes': 'the most bytes of records in one answer, a larger first batch aside',
-  'flush.mode': 'what an acknowledgement waits for: sync, the disk; interval and os, the page cache',
+  'flush.mode':
+    'what an acknowledgement waits for: sync, the disk; interval and os, the page cache; where nothing is said, sync as long as min.insync.replicas is below 2, else os',
   'group.initial.rebalance.delay.ms': 'how long the first members of a new group wait for more',
   'group.max.session.timeout.ms': 'the longest session timeout that a member may ask for',
   'group.max.size': 'the most members of a group',
@@ -77,10 +80,10 @@ const actedOnInTopics: Readonly<Record<string, string>> = {
 
 /** Where our defaults differ from Kafka's: one broker on a developer's machine, and limits that hold. */
 const ownDefaults: Readonly<Record<string, string>> = {
-  'log.dir': '~/.rookery',
   'default.replication.factor': '1',
   'group.initial.rebalance.delay.ms': '0',
   listeners: 'PLAINTEXT://127.0.0.1:9092',
+  'log.dir': '~/.rookery',
   'max.connections': '10000',
   'node.id': '1',
   'offsets.topic.replication.factor': '1',
