@@ -31,6 +31,8 @@ export interface Recovered {
   readonly recoveryPoint: number;
   /** Segments that hold bytes which may be in the page cache alone. */
   readonly unsynced: readonly Segment[];
+  /** Those of them that take no more batches: their indexes are to be synced with them. */
+  readonly sealed: readonly Segment[];
   /** Files were made whose names are not durable yet. */
   readonly hasNewFiles: boolean;
 }
@@ -72,12 +74,13 @@ export class Durability {
   #isSyncing = false;
   #isStopped = false;
 
-  constructor(deps: DurabilityDeps, { end, recoveryPoint, unsynced, hasNewFiles }: Recovered) {
+  constructor(deps: DurabilityDeps, recovered: Recovered) {
     this.#deps = deps;
-    this.#appended = this.#written = this.#durable = end;
-    this.#recoveryPoint = recoveryPoint;
-    for (const segment of unsynced) this.#unsynced.add(segment);
-    this.#hasNewFiles = hasNewFiles;
+    this.#appended = this.#written = this.#durable = recovered.end;
+    this.#recoveryPoint = recovered.recoveryPoint;
+    for (const segment of recovered.unsynced) this.#unsynced.add(segment);
+    for (const segment of recovered.sealed) this.#sealed.add(segment);
+    this.#hasNewFiles = recovered.hasNewFiles;
   }
 
   get written(): End {

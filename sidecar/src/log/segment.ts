@@ -120,15 +120,25 @@ export class Segment {
     if (largest !== null) this.timeIndex.maybeAppend(largest);
   }
 
-  /** Index entries reach their files. */
+  /**
+   * Index entries reach their files. Times come first: a scan that begins at an offset entry relies on the time
+   * index for everything before it, also when a kill comes between the two.
+   */
   flushIndexes(): void {
-    this.index.file.flush();
     this.timeIndex.file.flush();
+    this.index.file.flush();
   }
 
   /** Both indexes on the platter, made if there was nothing to put in them. */
   async syncIndexes(): Promise<void> {
-    await Promise.all([this.index.file.sync(), this.timeIndex.file.sync()]);
+    await Promise.all([this.timeIndex.file.sync(), this.index.file.sync()]);
+  }
+
+  /** All of the segment on the platter, before the loop turns. */
+  syncNow(): void {
+    this.log.syncNow();
+    this.timeIndex.file.syncNow();
+    this.index.file.syncNow();
   }
 
   /** Cuts the segment after a batch boundary. */
