@@ -105,6 +105,10 @@ async function open(
     },
   });
   opened.push(() => logs.close());
+  const expiry = clock.every(config.int('producer.id.expiration.check.interval.ms'), () =>
+    logs.expireProducers(config.int('producer.id.expiration.ms')),
+  );
+  opened.push(() => expiry.cancel());
 
   const replicas = new ReplicaManager({
     logs,

@@ -66,6 +66,9 @@ const actedOn: Readonly<Record<string, string>> = {
   'offsets.retention.minutes': 'how long the offsets of a group without members are kept',
   'offsets.topic.num.partitions': 'how many partitions __consumer_offsets is made with',
   'offsets.topic.segment.bytes': 'segment.bytes of __consumer_offsets',
+  'producer.id.expiration.check.interval.ms': 'how often silent producers are looked for',
+  'producer.id.expiration.ms':
+    'a producer that was silent for so long is forgotten, unless it has a transaction open',
   'queued.max.request.bytes': 'bytes of large requests that may be in memory; connections wait for room',
   'socket.request.max.bytes': 'the largest request; a larger one closes its connection',
   'transaction.state.log.num.partitions': 'how many partitions __transaction_state is made with',

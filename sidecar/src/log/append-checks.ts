@@ -19,14 +19,17 @@ export class AppendRefused extends Error {
   }
 }
 
+/** Who appends: a client, or one of the broker's own coordinators, which alone write control batches. */
+export type Origin = 'client' | 'coordinator';
+
 /**
- * Whether a client's batch may be appended at all. Only the header is looked at, but for compacted topics,
+ * Whether a batch may be appended at all. Only the header is looked at, but for compacted topics,
  * whose records must have keys.
  *
  * @param now the broker's clock in milliseconds
  * @throws AppendRefused
  */
-export function checkAppend(batch: RecordBatch, config: LogConfig, now: number): void {
+export function checkAppend(batch: RecordBatch, config: LogConfig, now: number, origin: Origin): void {
   const { sizeInBytes } = batch;
   if (batch.magic !== 2)
     throw new AppendRefused('UNSUPPORTED_FOR_MESSAGE_FORMAT', `magic ${batch.magic}, only 2 is stored`);
@@ -50,11 +53,24 @@ export function checkAppend(batch: RecordBatch, config: LogConfig, now: number):
       `${recordCount} records with a last offset delta of ${lastOffsetDelta}`,
     );
   }
-  if (batch.isControl) throw new AppendRefused('INVALID_RECORD', 'clients may not write control batches');
-  if (batch.isTransactional) throw new AppendRefused('INVALID_TXN_STATE', 'transactions are not served');
+  if (origin === 'client') {
+    if (batch.isControl) throw new AppendRefused('INVALID_RECORD', 'clients may not write control batches');
+    if (batch.isTransactional) throw new AppendRefused('INVALID_TXN_STATE', 'transactions are not served');
+  }
+  checkProducer(batch);
   checkCodec(batch);
   if (config.timestampType === 'CreateTime') checkTimestamps(batch, config, now);
   if (config.isCompacted) checkKeys(batch);
+}
+
+/** Either no producer, or one with an epoch and a sequence number. */
+function checkProducer({ producerId, producerEpoch, baseSequence, isControl }: RecordBatch): void {
+  const isWhole = producerId >= 0 && producerEpoch >= 0 && (baseSequence >= 0 || isControl);
+  if (producerId === -1 || isWhole) return;
+  throw new AppendRefused(
+    'INVALID_RECORD',
+    `producer ${producerId} with epoch ${producerEpoch} and sequence ${baseSequence}`,
+  );
 }
 
 /** The fewest bytes that a record takes. */

@@ -2,6 +2,7 @@ import type { RecordBatch } from '@rookery/wire';
 import { assert } from '../invariant.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
+import { snapshotPath, writeSnapshot } from './producer-snapshot.ts';
 import type { Segment } from './segment.ts';
 import type { UnsyncedTail } from './unsynced-tail.ts';
 
@@ -17,6 +18,8 @@ export interface DurabilityDeps {
   readonly directory: string;
   readonly tail: UnsyncedTail;
   readonly config: () => LogConfig;
+  /** The producer state of this moment, as bytes. */
+  readonly snapshot: () => Buffer;
   /** The durable end has moved. */
   readonly moved: () => void;
   /** The disk is full: the log must end here again, as if what came after had never been appended. */
@@ -31,11 +34,22 @@ export interface Recovered {
   readonly recoveryPoint: number;
   /** Segments that hold bytes which may be in the page cache alone. */
   readonly unsynced: readonly Segment[];
-  /** Those of them that take no more batches: their indexes are to be synced with them. */
-  readonly sealed: readonly Segment[];
   /** Files were made whose names are not durable yet. */
   readonly hasNewFiles: boolean;
+  /** The newest snapshot of the producer state. */
+  readonly snapshotOffset: number;
 }
+
+/** Producer state as of an offset, to be put on disk with the sync that covers the offset. */
+interface Snapshot {
+  readonly offset: number;
+  readonly bytes: Buffer;
+  /** Taken where no segment begins: it goes when a newer one is there. */
+  readonly isPassing: boolean;
+}
+
+/** How much may be written before the producer state is put on disk again, so that a restart has little to read. */
+const snapshotEveryBytes = 64 * 1024 * 1024;
 
 /** Bytes of one segment that wait for one gathered write. */
 interface Run {
@@ -67,6 +81,10 @@ export class Durability {
   /** Segments that were sealed and whose indexes are not synced: after that they are never looked at again. */
   readonly #sealed = new Set<Segment>();
   #hasNewFiles: boolean;
+  #snapshots: Snapshot[] = [];
+  #snapshotOffset: number;
+  #passingSnapshot: number | null = null;
+  #bytesSinceSnapshot = 0;
   #unsyncedBytes = 0;
   #unsyncedRecords = 0;
   #syncingBytes = 0;
@@ -75,12 +93,13 @@ export class Durability {
   #isStopped = false;
 
   constructor(deps: DurabilityDeps, recovered: Recovered) {
+    const { end, recoveryPoint, unsynced, hasNewFiles, snapshotOffset } = recovered;
     this.#deps = deps;
-    this.#appended = this.#written = this.#durable = recovered.end;
-    this.#recoveryPoint = recovered.recoveryPoint;
-    for (const segment of recovered.unsynced) this.#unsynced.add(segment);
-    for (const segment of recovered.sealed) this.#sealed.add(segment);
-    this.#hasNewFiles = recovered.hasNewFiles;
+    this.#snapshotOffset = snapshotOffset;
+    this.#appended = this.#written = this.#durable = end;
+    this.#recoveryPoint = recoveryPoint;
+    for (const segment of unsynced) this.#unsynced.add(segment);
+    this.#hasNewFiles = hasNewFiles;
   }
 
   get written(): End {
@@ -129,6 +148,7 @@ export class Durability {
   rolled(sealed: Segment, next: Segment): void {
     this.#sealed.add(sealed);
     this.#hasNewFiles = true;
+    this.#takeSnapshot(false);
     const begin = { offset: this.#appended.offset, segment: next, position: 0 };
     // An end that stands where the new segment begins moves there, so that it never keeps an old segment busy.
     if (this.#durable.offset === begin.offset) this.#durable = begin;
@@ -194,6 +214,7 @@ export class Durability {
     if (this.#isSyncing || this.#isStopped || this.isSynced) return;
     this.#isSyncing = true;
     const upTo = this.#written;
+    if (this.#bytesSinceSnapshot >= snapshotEveryBytes && upTo === this.#appended) this.#takeSnapshot(true);
     const unsynced = [...this.#unsynced];
     const sealed = [...this.#sealed].filter(({ baseOffset }) => baseOffset < upTo.segment.baseOffset);
     const hasNewFiles = this.#hasNewFiles;
@@ -208,6 +229,7 @@ export class Durability {
         ...sealed.map((segment) => segment.syncIndexes()),
       ]);
       if (hasNewFiles) await this.#deps.fs.syncDirectory(this.#deps.directory);
+      await this.#writeSnapshots(upTo.offset);
     } catch (error) {
       return this.#fail(`a sync failed: ${(error as Error).message}`);
     } finally {
@@ -227,6 +249,8 @@ export class Durability {
     await Promise.all([...this.#unsynced, segment].map(({ log }) => log.sync()));
     await Promise.all([...this.#sealed, segment].map((each) => each.syncIndexes()));
     await this.#deps.fs.syncDirectory(this.#deps.directory);
+    if (this.#snapshotOffset !== this.#written.offset) this.#takeSnapshot(false);
+    await this.#writeSnapshots(this.#written.offset);
     if (this.#isStopped) return;
     this.#recoveryPoint = this.#written.offset;
     this.#moveDurable(this.#written);
@@ -240,7 +264,27 @@ export class Durability {
     this.#unsyncedBytes = 0;
   }
 
+  #takeSnapshot(isPassing: boolean): void {
+    this.#snapshots.push({ offset: this.#appended.offset, bytes: this.#deps.snapshot(), isPassing });
+    this.#bytesSinceSnapshot = 0;
+  }
+
+  /** Only what is on the platter may be in a snapshot there, and it must be there before the recovery point passes it. */
+  async #writeSnapshots(upTo: number): Promise<void> {
+    const { fs, directory } = this.#deps;
+    const due = this.#snapshots.filter(({ offset }) => offset <= upTo);
+    this.#snapshots = this.#snapshots.filter(({ offset }) => offset > upTo);
+    for (const { offset, bytes, isPassing } of due) {
+      await writeSnapshot(fs, directory, offset, bytes);
+      if (this.#passingSnapshot !== null && this.#passingSnapshot !== offset)
+        fs.remove(snapshotPath(directory, this.#passingSnapshot));
+      this.#passingSnapshot = isPassing ? offset : null;
+      this.#snapshotOffset = offset;
+    }
+  }
+
   #wrote(run: Run): void {
+    this.#bytesSinceSnapshot += run.sizeInBytes;
     this.#unsynced.add(run.segment);
     this.#unsyncedBytes += run.sizeInBytes;
     this.#unsyncedRecords += run.recordCount;
@@ -254,6 +298,7 @@ export class Durability {
     if (code === undefined || !fullCodes.has(code)) return this.#fail(`a write failed: ${message}`);
     this.#waiting = [];
     this.#appended = this.#written;
+    this.#snapshots = this.#snapshots.filter(({ offset }) => offset <= this.#written.offset);
     for (const segment of this.#sealed)
       if (segment.baseOffset >= this.#written.segment.baseOffset) this.#sealed.delete(segment);
     try {

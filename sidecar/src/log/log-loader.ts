@@ -3,6 +3,8 @@ import type { LogConfig } from '../log-config.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import type { Recovered } from './durability.ts';
 import type { LeaderEpochs } from './leader-epochs.ts';
+import { recoverProducers } from './producer-recovery.ts';
+import type { ProducerState } from './producer-state.ts';
 import { decide, scan } from './recovery.ts';
 import { SegmentList } from './segment-list.ts';
 import { logSuffix, Segment } from './segment.ts';
@@ -15,6 +17,7 @@ export interface LoaderDeps {
   readonly events: EventBus;
   readonly config: LogConfig;
   readonly epochs: LeaderEpochs;
+  readonly producers: ProducerState;
 }
 
 /** What the data directory knows of a log before its files are looked at. */
@@ -23,8 +26,6 @@ export interface Checkpointed {
   readonly recoveryPoint: number;
   /** The last stop was orderly. */
   readonly isMarked: boolean;
-  /** The machine has not restarted since: what was written is there, synced or not. */
-  readonly isSameBoot: boolean;
   /** A sync failed: nothing at or after this offset may be trusted, however well it reads. Null for none. */
   readonly distrustedFrom: number | null;
 }
@@ -37,7 +38,11 @@ export interface Loaded extends Recovered {
 
 /** Opens a log's files, new or old, and carries out what the recovery table decides. */
 export function loadLog(deps: LoaderDeps, checkpointed: Checkpointed): Loaded {
-  return new Loading(deps, checkpointed).load();
+  const loaded = new Loading(deps, checkpointed).load();
+  const { segments, end } = loaded;
+  const snapshotOffset = recoverProducers({ ...deps, segments }, deps.producers, end.offset, end.position);
+  deps.producers.settle(end.offset);
+  return { ...loaded, snapshotOffset };
 }
 
 /** How far a log's bytes are good. */
@@ -67,7 +72,7 @@ class Loading {
     this.#segments = new SegmentList(bases.map((base) => new Segment(fs, directory, base)));
   }
 
-  load(): Loaded {
+  load(): Omit<Loaded, 'snapshotOffset'> {
     const { isMarked, logStartOffset, recoveryPoint } = this.#checkpointed;
     const found = isMarked ? this.#skipToEnd() : this.#untilTrusted(this.#scanFromRecoveryPoint());
     const { index, nextOffset, position } = found;
@@ -80,37 +85,35 @@ class Loading {
     const segment = this.#segments.at(index)!;
     const reason = found.damage ?? `a segment begins at ${found.gapAt}`;
     const segments = this.#segments;
-    const synced = { unsynced: [], sealed: [], hasNewFiles: this.#isNew };
+    const hasNewFiles = this.#isNew;
     if (action === 'refuse') {
       // The segments behind the damage stay on disk for the operator, but nobody reads past the hole.
       segments.cutAfter(index);
       const damage = `damaged below the recovery point, at offset ${nextOffset}: ${reason}`;
       const end = { offset: nextOffset, segment, position };
-      return { segments, damage, end, recoveryPoint, ...synced };
+      return { segments, damage, end, recoveryPoint, unsynced: [], hasNewFiles };
     }
     if (action === 'truncate') this.#cutTail(index, position, nextOffset, reason);
     const end = { offset: Math.max(nextOffset, logStartOffset), segment, position };
-    const known = Math.min(recoveryPoint, end.offset);
-    if (isMarked) return { segments, damage: null, end, recoveryPoint: known, ...synced };
+    const synced = Math.min(recoveryPoint, end.offset);
+    if (isMarked) return { segments, damage: null, end, recoveryPoint: synced, unsynced: [], hasNewFiles };
     this.#deps.epochs.truncateTo(end.offset + 1);
-    if (action === 'keep' && known === end.offset)
-      return { segments, damage: null, end, recoveryPoint: known, ...synced };
-    return { segments, damage: null, end, ...this.#makeDurable(known, end.offset) };
+    return { segments, damage: null, end, ...this.#makeDurable(segment, end.offset, synced), hasNewFiles };
   }
 
   /**
-   * What a crash left above the recovery point may be in the page cache alone, bytes and names; and a segment
-   * that was cut off must not come back once others have taken its offsets. In sync mode nothing may be read
-   * before that is on the platter; in the others the background sync gets to it.
+   * What a crash left above the recovery point may be in the page cache alone. In sync mode it must not be read
+   * before it is on the platter; in the others the background sync gets to it.
    */
-  #makeDurable(recoveryPoint: number, logEndOffset: number): Omit<Recovered, 'end'> {
-    const first = this.#segments.floor(recoveryPoint);
-    const unsynced = this.#segments.all().slice(first);
-    if (this.#deps.config.flushMode !== 'sync')
-      return { recoveryPoint, unsynced, sealed: unsynced.slice(0, -1), hasNewFiles: true };
-    for (const segment of unsynced) segment.syncNow();
-    this.#deps.fs.syncDirectoryNow(this.#deps.directory);
-    return { recoveryPoint: logEndOffset, unsynced: [], sealed: [], hasNewFiles: false };
+  #makeDurable(
+    segment: Segment,
+    logEndOffset: number,
+    recoveryPoint: number,
+  ): { recoveryPoint: number; unsynced: readonly Segment[] } {
+    if (recoveryPoint === logEndOffset) return { recoveryPoint, unsynced: [] };
+    if (this.#deps.config.flushMode !== 'sync') return { recoveryPoint, unsynced: [segment] };
+    segment.log.syncNow();
+    return { recoveryPoint: logEndOffset, unsynced: [] };
   }
 
   /** After an orderly stop the last index entry leads to the end by a few headers. */
@@ -160,12 +163,10 @@ class Loading {
 
   /**
    * Where in a segment to begin: at the last index entry below the recovery point, if it tells the truth,
-   * else at the start. Entries above it are made again. When the power was gone, the indexes of a segment that
-   * was not sealed may be anything, each on its own, so all of them are made again.
+   * else at the start. Entries above it are made again.
    */
   #restart(segment: Segment): { position: number; expected: number } {
-    const { recoveryPoint, isSameBoot } = this.#checkpointed;
-    segment.restartIndexes(isSameBoot ? recoveryPoint : 0);
+    segment.restartIndexes(this.#checkpointed.recoveryPoint);
     const last = segment.index.last();
     if (last !== null) {
       const [batch] = segment.walk(last.position, segment.sizeInBytes);

@@ -5,16 +5,20 @@ import type { EventBus } from '../events.ts';
 import { assert } from '../invariant.ts';
 import { FileRegion } from '../vfs/file-region.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
-import { AppendRefused, checkAppend } from './append-checks.ts';
+import { AppendRefused, checkAppend, type Origin } from './append-checks.ts';
 import type { Flusher } from './flusher.ts';
 import type { DiskSpace } from './disk-space.ts';
 import { Durability, type End } from './durability.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { LogConfig } from '../log-config.ts';
 import { loadLog, type Checkpointed } from './log-loader.ts';
+import { noteBatch, recoverProducers } from './producer-recovery.ts';
+import type { ProducerSnapshot } from './producer-snapshot.ts';
+import { ProducerState, type SentBatch } from './producer-state.ts';
 import type { SegmentList } from './segment-list.ts';
 import { Segment } from './segment.ts';
 import type { TimeEntry } from './time-index.ts';
+import type { AbortedTransaction } from './transaction-index.ts';
 
 /** The offset asked for is before the log's start or after its end. */
 export class OffsetOutOfRange extends Error {
@@ -82,6 +86,7 @@ export class PartitionLog {
   readonly #epochs: LeaderEpochs;
   readonly #segments: SegmentList;
   readonly #durability: Durability;
+  readonly #producers = new ProducerState();
   #config: LogConfig;
   #logStartOffset: number;
   #logEndOffset: number;
@@ -103,8 +108,10 @@ export class PartitionLog {
     this.#config = config;
     this.#deps = deps;
     this.#epochs = new LeaderEpochs(fs, `${directory}/leader-epoch-checkpoint`);
-    const loading = { name: this.name, directory, fs, events, config, epochs: this.#epochs };
-    const loaded = loadLog(loading, found);
+    const loaded = loadLog(
+      { name: this.name, directory, fs, events, config, epochs: this.#epochs, producers: this.#producers },
+      found,
+    );
     this.#segments = loaded.segments;
     this.#logStartOffset = found.logStartOffset;
     this.#logEndOffset = loaded.end.offset;
@@ -114,6 +121,7 @@ export class PartitionLog {
         directory,
         tail: deps.flusher.tail,
         config: () => this.#config,
+        snapshot: () => this.#producers.encode(),
         moved: () => this.onDurable(),
         takeBack: (to, reason) => this.#takeBack(to, reason),
         failed: (reason) => this.#fail(reason),
@@ -121,8 +129,6 @@ export class PartitionLog {
       loaded,
     );
     if (loaded.damage !== null) this.#goOffline(loaded.damage);
-    // What recovery found unsynced is the background sync's now.
-    else if (!this.#durability.isSynced) deps.flusher.add(this);
     const recovered = { logEndOffset: this.#logEndOffset, wasClean: found.isMarked };
     events.emit('recovered', { partition: this.name, ...recovered });
   }
@@ -187,17 +193,20 @@ export class PartitionLog {
 
   /**
    * Appends batches as the leader, all or none: checks them, gives them offsets, patches both into their
-   * headers, and leaves the bytes for the end of the turn.
+   * headers, and leaves the bytes for the end of the turn. A batch that a producer sends again is not appended
+   * again: the answer is that of the first time.
    *
    * @throws AppendRefused
    */
-  appendAsLeader(batches: readonly RecordBatch[], leaderEpoch: number): Appended {
+  appendAsLeader(batches: readonly RecordBatch[], leaderEpoch: number, origin: Origin = 'client'): Appended {
     if (this.#offlineReason !== null) throw new AppendRefused('KAFKA_STORAGE_ERROR', this.#offlineReason);
     assert(!this.#isClosed && batches.length > 0, 'an append to an open log');
     if (this.#deps.space.isLow && !this.#config.isInternal)
       throw new AppendRefused('KAFKA_STORAGE_ERROR', this.#deps.space.shortage);
     const now = this.#deps.clock.now();
-    for (const batch of batches) checkAppend(batch, this.#config, now);
+    for (const batch of batches) checkAppend(batch, this.#config, now, origin);
+    const repeated = origin === 'client' ? this.#repeated(batches) : null;
+    if (repeated !== null) return this.#appendedBefore(repeated);
     const isStamped = this.#config.timestampType === 'LogAppendTime';
     const baseOffset = this.#logEndOffset;
     for (const batch of batches) {
@@ -215,6 +224,23 @@ export class PartitionLog {
     };
   }
 
+  /** The batch that a producer repeats with this one; null when it is new. @throws AppendRefused out of turn */
+  #repeated(batches: readonly RecordBatch[]): SentBatch | null {
+    const [batch] = batches;
+    if (batch!.producerId < 0) return null;
+    assert(batches.length === 1, 'a producer appends one batch at a time');
+    return this.#producers.check(batch!);
+  }
+
+  #appendedBefore({ lastOffset, offsetDelta, timestamp }: SentBatch): Appended {
+    return {
+      baseOffset: lastOffset - offsetDelta,
+      lastOffset,
+      logAppendTime: this.#config.timestampType === 'LogAppendTime' ? timestamp : -1,
+      logStartOffset: this.#logStartOffset,
+    };
+  }
+
   /** Gives a batch its place at the end of the active segment, or of a new one. */
   #place(batch: RecordBatch, now: number): void {
     if (this.#mustRoll(batch, now)) this.roll();
@@ -222,6 +248,7 @@ export class PartitionLog {
     segment.firstAppendMs ??= now;
     this.#durability.append(batch, segment, segment.sizeInBytes);
     segment.note(batch, segment.sizeInBytes, this.#config.indexIntervalBytes);
+    if (batch.producerId >= 0) noteBatch(this.#producers, batch, segment);
     this.#logEndOffset = batch.nextOffset;
   }
 
@@ -237,10 +264,9 @@ export class PartitionLog {
     );
   }
 
-  /** Seals the active segment and begins the next one; an empty one would begin at the same offset, so it stays. */
+  /** Seals the active segment and begins the next one. */
   roll(): void {
     const sealed = this.#segments.active;
-    if (sealed.sizeInBytes === 0) return;
     sealed.seal();
     const next = new Segment(this.#deps.fs, this.directory, this.#logEndOffset);
     this.#segments.add(next);
@@ -311,6 +337,38 @@ export class PartitionLog {
     return segment.find(limit, written)?.position ?? written;
   }
 
+  /** Where the earliest undecided transaction begins; null when there is none. */
+  get firstUnstableOffset(): number | null {
+    return this.#producers.firstUnstableOffset;
+  }
+
+  /** Readers see everything below the high watermark: transactions that ended there are decided. */
+  settleTransactions(highWatermark: number): void {
+    this.#producers.settle(highWatermark);
+  }
+
+  /** Aborted transactions with records between two offsets, the second one exclusive. */
+  abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
+    const aborted: AbortedTransaction[] = [];
+    for (let i = this.#segments.floor(from); i < this.#segments.length; i++) {
+      for (const transaction of this.#segments.at(i)!.transactions.all()) {
+        if (transaction.lastOffset >= from && transaction.firstOffset < upTo) aborted.push(transaction);
+        // Whoever reads below the last stable offset of that moment meets no transaction that ended later.
+        if (transaction.lastStableOffset >= upTo) return aborted;
+      }
+    }
+    return aborted;
+  }
+
+  describeProducers(): ProducerSnapshot[] {
+    return this.#producers.describe();
+  }
+
+  /** Forgets producers that were silent since before a time (milliseconds since the epoch). */
+  expireProducers(before: number): void {
+    this.#producers.expire(before);
+  }
+
   /** The first record at or after a time, decoding only the batch that holds it; null when there is none. */
   async offsetForTimestamp(timestamp: number): Promise<Found | null> {
     for (const segment of this.#segments.all()) {
@@ -377,6 +435,9 @@ export class PartitionLog {
     for (const segment of this.#segments.cutAfter(index)) segment.remove();
     to.segment.truncate(to.position, to.offset);
     this.#logEndOffset = to.offset;
+    const { fs } = this.#deps;
+    const log = { fs, directory: this.directory, segments: this.#segments };
+    recoverProducers(log, this.#producers, to.offset, to.position);
     this.#deps.space.look();
     this.#deps.events.emit('appendsTakenBack', { partition: this.name, fromOffset: to.offset, reason });
     this.onTakenBack(to.offset);

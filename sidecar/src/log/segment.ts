@@ -1,11 +1,14 @@
-import { batchHeaderSize, RecordBatch, safe } from '@rookery/wire';
+import { batchHeaderSize, batchOverhead, RecordBatch, safe } from '@rookery/wire';
 import type { File, FileSystem } from '../vfs/file-system.ts';
 import { OffsetIndex } from './offset-index.ts';
+import { snapshotPath } from './producer-snapshot.ts';
 import { TimeIndex, type TimeEntry } from './time-index.ts';
+import { TransactionIndex } from './transaction-index.ts';
 
 export const logSuffix = '.log';
 export const indexSuffix = '.index';
 export const timeIndexSuffix = '.timeindex';
+export const transactionIndexSuffix = '.txnindex';
 
 /** Kafka's name of a segment's files: the base offset in 20 digits. */
 export const segmentName = (baseOffset: number): string => String(baseOffset).padStart(20, '0');
@@ -22,12 +25,14 @@ export interface BatchPosition {
 /** How much is read at once while walking from batch to batch. */
 const walkBytes = 4096;
 
-/** The files of one base offset: `.log`, `.index`, `.timeindex`. Opens them when they are first needed. */
+/** The files of one base offset: `.log` and its indexes. Opens them when they are first needed. */
 export class Segment {
   readonly baseOffset: number;
   readonly path: string;
   readonly index: OffsetIndex;
   readonly timeIndex: TimeIndex;
+  readonly transactions: TransactionIndex;
+  readonly #directory: string;
   readonly #fs: FileSystem;
   #log: File | null = null;
   /** Bytes of whole batches, those that wait to be written included. */
@@ -41,10 +46,12 @@ export class Segment {
   constructor(fs: FileSystem, directory: string, baseOffset: number) {
     const name = `${directory}/${segmentName(baseOffset)}`;
     this.#fs = fs;
+    this.#directory = directory;
     this.baseOffset = baseOffset;
     this.path = name + logSuffix;
     this.index = new OffsetIndex(fs, name + indexSuffix, baseOffset);
     this.timeIndex = new TimeIndex(fs, name + timeIndexSuffix, baseOffset);
+    this.transactions = new TransactionIndex(fs, name + transactionIndexSuffix);
     this.sizeInBytes = fs.exists(this.path) ? fs.size(this.path) : 0;
   }
 
@@ -53,9 +60,10 @@ export class Segment {
     return this.#log;
   }
 
-  /** Every file of the segment. */
+  /** Every file of the segment, the snapshot of its beginning among them. */
   get paths(): readonly string[] {
-    return [this.path, this.index.file.path, this.timeIndex.file.path];
+    const indexes = [this.index, this.timeIndex, this.transactions].map(({ file }) => file.path);
+    return [this.path, ...indexes, snapshotPath(this.#directory, this.baseOffset)];
   }
 
   /** The largest timestamp; read from the time index for a segment that was not written by this process. */
@@ -90,6 +98,25 @@ export class Segment {
 
   /** Batches from a position at which one begins, by their headers alone. */
   *walk(from: number, endPosition: number): Generator<BatchPosition> {
+    for (const { window, at, position, sizeInBytes } of this.#headersIn(from, endPosition)) {
+      const baseOffset = int64(window, at);
+      yield {
+        baseOffset,
+        lastOffset: baseOffset + window.readInt32BE(at + 23),
+        position,
+        sizeInBytes,
+        maxTimestamp: int64(window, at + 35),
+      };
+    }
+  }
+
+  /** The same as views, each good until the next one is asked for: their records are not there. */
+  *headers(from: number, endPosition: number): Generator<{ batch: RecordBatch; position: number }> {
+    for (const { window, at, position } of this.#headersIn(from, endPosition))
+      yield { batch: RecordBatch.header(window, at), position };
+  }
+
+  *#headersIn(from: number, endPosition: number): Generator<HeaderInWindow> {
     const window = Buffer.allocUnsafe(walkBytes);
     let windowStart = 0;
     let windowSize = 0;
@@ -100,11 +127,18 @@ export class Segment {
         if (windowSize < batchHeaderSize) return;
       }
       const at = position - windowStart;
-      const batch = headerAt(window, at, position);
-      if (position + batch.sizeInBytes > endPosition) return;
-      yield batch;
-      position += batch.sizeInBytes;
+      const sizeInBytes = Math.max(batchHeaderSize, batchOverhead + window.readInt32BE(at + 8));
+      if (position + sizeInBytes > endPosition) return;
+      yield { window, at, position, sizeInBytes };
+      position += sizeInBytes;
     }
+  }
+
+  /** One whole batch, on the loop: for what is small and rare. */
+  readNow(position: number, sizeInBytes: number): RecordBatch {
+    const bytes = Buffer.allocUnsafe(sizeInBytes);
+    this.log.readNow(bytes, position);
+    return RecordBatch.split([bytes])[0]!;
   }
 
   /** One batch with its records. */
@@ -120,25 +154,18 @@ export class Segment {
     if (largest !== null) this.timeIndex.maybeAppend(largest);
   }
 
-  /**
-   * Index entries reach their files. Times come first: a scan that begins at an offset entry relies on the time
-   * index for everything before it, also when a kill comes between the two.
-   */
+  /** Index entries reach their files. */
   flushIndexes(): void {
-    this.timeIndex.file.flush();
     this.index.file.flush();
+    this.timeIndex.file.flush();
+    this.transactions.file.flush();
   }
 
-  /** Both indexes on the platter, made if there was nothing to put in them. */
+  /** The indexes on the platter, made if there was nothing to put in them; but that of no transactions. */
   async syncIndexes(): Promise<void> {
-    await Promise.all([this.timeIndex.file.sync(), this.index.file.sync()]);
-  }
-
-  /** All of the segment on the platter, before the loop turns. */
-  syncNow(): void {
-    this.log.syncNow();
-    this.timeIndex.file.syncNow();
-    this.index.file.syncNow();
+    const { index, timeIndex, transactions } = this;
+    await Promise.all([index.file.sync(), timeIndex.file.sync()]);
+    if (transactions.file.count > 0) await transactions.file.sync();
   }
 
   /** Cuts the segment after a batch boundary. */
@@ -158,6 +185,7 @@ export class Segment {
   restartIndexes(fromOffset: number): void {
     this.index.truncateTo(fromOffset);
     this.timeIndex.truncateTo(fromOffset);
+    this.transactions.truncateTo(fromOffset);
     this.#largest = this.timeIndex.last();
     this.#sinceIndexEntry = 0;
   }
@@ -173,17 +201,16 @@ export class Segment {
     this.#log = null;
     this.index.file.close();
     this.timeIndex.file.close();
+    this.transactions.file.close();
   }
 }
 
-/** What walking needs of a header, without making a view of it. */
-function headerAt(bytes: Buffer, at: number, position: number): BatchPosition {
-  const baseOffset = safe(bytes.readInt32BE(at), bytes.readUInt32BE(at + 4));
-  return {
-    baseOffset,
-    lastOffset: baseOffset + bytes.readInt32BE(at + 23),
-    position,
-    sizeInBytes: Math.max(batchHeaderSize, 12 + bytes.readInt32BE(at + 8)),
-    maxTimestamp: safe(bytes.readInt32BE(at + 35), bytes.readUInt32BE(at + 39)),
-  };
+/** A batch's header in the piece of the file that was read last. */
+interface HeaderInWindow {
+  readonly window: Buffer;
+  readonly at: number;
+  readonly position: number;
+  readonly sizeInBytes: number;
 }
+
+const int64 = (bytes: Buffer, at: number): number => safe(bytes.readInt32BE(at), bytes.readUInt32BE(at + 4));

@@ -1,5 +1,4 @@
 import type { ErrorName } from '@rookery/wire';
-import { assert } from '../invariant.ts';
 
 /** Told once: null when the offset is committed, else the name of the error that took the promise away. */
 export type Committed = (error: ErrorName | null) => void;
@@ -18,9 +17,12 @@ export class CommitQueue {
 
   /** @param offset the last offset that must be below the high watermark */
   add(offset: number, committed: Committed): void {
-    const last = this.#waiting.at(-1);
-    assert(last === undefined || last.offset <= offset, 'appends are awaited in the order of their offsets');
-    this.#waiting.push({ offset, committed });
+    const waiting = { offset, committed };
+    let at = this.#waiting.length;
+    // Appends come in the order of their offsets; only the repetition of one that still waits is behind.
+    while (at > this.#head && this.#waiting[at - 1]!.offset > offset) at--;
+    if (at === this.#waiting.length) this.#waiting.push(waiting);
+    else this.#waiting.splice(at, 0, waiting);
   }
 
   release(highWatermark: number): void {

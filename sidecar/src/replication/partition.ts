@@ -12,6 +12,9 @@ export interface PartitionRole {
   readonly inSyncReplicas: number;
 }
 
+/** Whether a reader wants records of undecided transactions. */
+export type Isolation = 'committed' | 'uncommitted';
+
 /** Refused because of the partition's role, by the name of Kafka's error. */
 export class NotServed extends Error {
   readonly error: ErrorName;
@@ -60,7 +63,7 @@ export class Partition {
 
   /** Below it no transaction is undecided; without open transactions, the high watermark. */
   get lastStableOffset(): number {
-    return this.#highWatermark;
+    return Math.min(this.#highWatermark, this.log.firstUnstableOffset ?? Infinity);
   }
 
   become(role: PartitionRole): void {
@@ -106,7 +109,8 @@ export class Partition {
   }
 
   /**
-   * Whole batches from the one that holds `offset`, never past the high watermark.
+   * Whole batches from the one that holds `offset`, never past the high watermark, or for `committed` reads the
+   * last stable offset.
    *
    * @throws NotServed for the wrong leader or epoch, OffsetOutOfRange for an offset that the log does not hold
    */
@@ -115,9 +119,12 @@ export class Partition {
     maxBytes: number;
     atLeastOne: boolean;
     currentLeaderEpoch: number;
+    isolation?: Isolation;
   }): LogRead {
+    const { offset, maxBytes, atLeastOne } = options;
     this.checkLeader(options.currentLeaderEpoch);
-    return this.log.read(options.offset, options.maxBytes, this.#highWatermark, options.atLeastOne);
+    const limit = options.isolation === 'committed' ? this.lastStableOffset : this.#highWatermark;
+    return this.log.read(offset, maxBytes, limit, atLeastOne);
   }
 
   /** @param currentLeaderEpoch what the client believes the epoch to be, −1 when it does not say */
@@ -164,6 +171,7 @@ export class Partition {
     const highWatermark = advanceWatermark(this.#highWatermark, [durableEnd]);
     if (highWatermark === this.#highWatermark) return;
     this.#highWatermark = highWatermark;
+    this.log.settleTransactions(highWatermark);
     this.#commits.release(highWatermark);
     for (const wake of this.#readers) wake();
   }

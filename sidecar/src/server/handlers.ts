@@ -14,7 +14,7 @@ import { describeClusterHandler, metadataHandler } from './handlers/metadata.ts'
 import { listOffsetsHandler, offsetForLeaderEpochHandler } from './handlers/offsets.ts';
 import { produceHandler } from './handlers/produce.ts';
 import { createTopicsHandler, deleteTopicsHandler } from './handlers/topics.ts';
-import { initProducerIdHandler } from './handlers/transactions.ts';
+import { describeProducersHandler, initProducerIdHandler } from './handlers/transactions.ts';
 import type { Self } from './self.ts';
 
 export interface HandlersDeps {
@@ -41,6 +41,7 @@ export function handlersOf({ self, config, ...deps }: HandlersDeps): Handler[] {
     createTopicsHandler({ ...configs, topics: deps.topics }),
     deleteTopicsHandler({ ...deps, enabled: config.bool('delete.topic.enable') }),
     initProducerIdHandler(deps),
+    describeProducersHandler(deps),
     offsetForLeaderEpochHandler(deps),
     describeConfigsHandler(configs),
     describeClusterHandler({ ...deps, self }),

@@ -1,7 +1,7 @@
 import { ErrorCode, fetch, type Request } from '@rookery/wire';
 import type { Clock } from '../../clock.ts';
 import { OffsetOutOfRange } from '../../log/partition-log.ts';
-import { NotServed, type Partition } from '../../replication/partition.ts';
+import { NotServed, type Isolation, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { releaseSpans } from '../../vfs/file-region.ts';
 import { handler, type Answer, type Call, type Handler } from '../handler.ts';
@@ -13,10 +13,13 @@ import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 //   · Too little data (fetch.min.bytes) parks the request until there is enough, or until max wait is over.
 //   · The first batch of an answer comes whole, however large; after it max bytes holds, and what stands at
 //     the end may be cut in the middle of a batch.
-//   · Nothing at or past the high watermark is read.
+//   · Nothing at or past the high watermark is read; read_committed stops at the last stable offset and is told
+//     which transactions below it were aborted.
 // Version notes
 //   v7 sessions are declined: session id 0 in the answer makes every client send full requests; an id that is
 //   not 0 is FETCH_SESSION_ID_NOT_FOUND. v13 names topics by id.
+
+const readCommitted = 1;
 
 type FetchRequest = Request<typeof fetch>;
 type FetchAnswer = Answer<typeof fetch>;
@@ -55,6 +58,7 @@ interface Gathered {
 function gather(deps: FetchDeps, request: FetchRequest, version: number): Gathered {
   const partitions: Partition[] = [];
   const limit = Math.min(request.maxBytes, deps.bytesMax);
+  const isolation = request.isolationLevel === readCommitted ? 'committed' : 'uncommitted';
   let bytes = 0;
   let hasError = false;
   const responses = request.topics.map((topic): TopicAnswer => {
@@ -69,7 +73,7 @@ function gather(deps: FetchDeps, request: FetchRequest, version: number): Gather
       }
       partitions.push(partition);
       const maxBytes = Math.max(0, Math.min(asked.partitionMaxBytes, limit - bytes));
-      const answer = readPartition(partition, asked, maxBytes, bytes === 0);
+      const answer = readPartition(partition, asked, isolation, maxBytes, bytes === 0);
       hasError ||= answer.errorCode !== 0;
       bytes += answer.size;
       return answer;
@@ -82,6 +86,7 @@ function gather(deps: FetchDeps, request: FetchRequest, version: number): Gather
 function readPartition(
   partition: Partition,
   asked: FetchRequest['topics'][number]['partitions'][number],
+  isolation: Isolation,
   maxBytes: number,
   atLeastOne: boolean,
 ): PartitionAnswer & { size: number } {
@@ -94,6 +99,7 @@ function readPartition(
       maxBytes,
       atLeastOne,
       currentLeaderEpoch: asked.currentLeaderEpoch,
+      isolation,
     });
     return {
       partitionIndex: asked.partition,
@@ -101,7 +107,8 @@ function readPartition(
       highWatermark,
       lastStableOffset,
       logStartOffset: log.logStartOffset,
-      abortedTransactions: null,
+      abortedTransactions:
+        isolation === 'committed' ? log.abortedTransactions(asked.fetchOffset, lastStableOffset) : null,
       records: spans,
       size: sizeInBytes,
     };

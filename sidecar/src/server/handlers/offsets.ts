@@ -6,12 +6,13 @@ import { handler, type Answer, type Handler } from '../handler.ts';
 // ListOffsets — where a partition begins and ends, and where a time is in it.
 //
 // Behaviour
-//   · −1 is the high watermark, −2 the log start; a time finds the first record at or after it, decoding only
+//   · −1 is the high watermark (read_committed: the last stable offset), −2 the log start; a time finds the first record at or after it, decoding only
 //     the one batch that holds it; nothing found is offset −1.
 //   · Nothing is tiered: the earliest local offset (−4) is the log start, the tiered ones (−5, −6) are −1.
 // Version notes
 //   v4 checks the leader epoch · v7 −3, the record with the largest timestamp · v8 −4 · v9 −5 · v11 −6.
 
+const readCommitted = 1;
 const latest = -1;
 const earliest = -2;
 const maxTimestamp = -3;
@@ -32,6 +33,7 @@ export function listOffsetsHandler(deps: { replicas: ReplicaManager }): Handler 
   const find = async (
     name: string,
     asked: Request<typeof listOffsets>['topics'][number]['partitions'][number],
+    isolationLevel: number,
   ): Promise<PartitionAnswer> => {
     const { partitionIndex } = asked;
     const refused = (errorCode: number): PartitionAnswer => ({ partitionIndex, errorCode, ...nothing });
@@ -39,7 +41,7 @@ export function listOffsetsHandler(deps: { replicas: ReplicaManager }): Handler 
     if (partition === null) return refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
     try {
       partition.checkLeader(asked.currentLeaderEpoch);
-      const found = await lookUp(partition, asked.timestamp);
+      const found = await lookUp(partition, asked.timestamp, isolationLevel === readCommitted);
       return { partitionIndex, errorCode: 0, ...found };
     } catch (error) {
       if (error instanceof NotServed) return refused(ErrorCode[error.error]);
@@ -51,18 +53,19 @@ export function listOffsetsHandler(deps: { replicas: ReplicaManager }): Handler 
     async handle(request) {
       const topics = request.topics.map(async ({ name, partitions }) => ({
         name,
-        partitions: await Promise.all(partitions.map((asked) => find(name, asked))),
+        partitions: await Promise.all(partitions.map((asked) => find(name, asked, request.isolationLevel))),
       }));
       return { topics: await Promise.all(topics) };
     },
   });
 }
 
-async function lookUp(partition: Partition, timestamp: number): Promise<Found> {
-  const { log, highWatermark } = partition;
+async function lookUp(partition: Partition, timestamp: number, isCommitted: boolean): Promise<Found> {
+  const { log, highWatermark, lastStableOffset } = partition;
+  const end = isCommitted ? lastStableOffset : highWatermark;
   switch (timestamp) {
     case latest:
-      return { timestamp: -1, offset: highWatermark, leaderEpoch: log.latestEpoch };
+      return { timestamp: -1, offset: end, leaderEpoch: log.latestEpoch };
     case earliest:
     case earliestLocal:
       return { timestamp: -1, offset: log.logStartOffset, leaderEpoch: log.epochOf(log.logStartOffset) };
@@ -74,7 +77,7 @@ async function lookUp(partition: Partition, timestamp: number): Promise<Found> {
         timestamp === maxTimestamp
           ? await log.offsetOfMaxTimestamp()
           : await log.offsetForTimestamp(timestamp);
-      return found === null || found.offset >= highWatermark ? nothing : found;
+      return found === null || found.offset >= end ? nothing : found;
     }
   }
 }
