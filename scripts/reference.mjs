@@ -64,7 +64,8 @@ function settingsPage() {
     'Settings',
     'Settings carry the names, types and ranges that Kafka gives them. They come, each beating the one before, from ' +
       'the file of `--config`, the environment (`ROOKERY_LOG_SEGMENT_BYTES` is `log.segment.bytes`), ' +
-      '`--set name=value`, and `--listen`, `--admin` and `--data-dir`.',
+      '`--set name=value`, and `--listen`, `--admin` and `--data-dir`. An unknown name or a bad value stops the start with ' +
+      'one line, which names the nearest setting that there is; an unknown `ROOKERY_` variable only warns.',
     '## Broker settings',
     table(
       ['name', 'type', 'default', 'allowed', 'what it does'],
