@@ -1,31 +1,47 @@
 import type { InRecord, Lane } from './driver.ts';
 
-/** What a handler may know of the record that it handles, beside the payload. */
-export class RookeryContext {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: number;
+/** What all records of one lane have in common for as long as it is assigned. */
+export interface Delivery {
+  readonly lane: Lane;
   readonly group: string;
   readonly connection: string;
+  readonly signal: AbortSignal;
+}
+
+/** What a handler may know of the record that it handles, beside the payload. */
+export class RookeryContext {
+  readonly offset: number;
   /** From 1 on; more than 1 when an earlier attempt failed. */
   readonly attempt: number;
-  /** Aborts when the lane goes to another consumer, or when the service must stop. */
-  readonly signal: AbortSignal;
+  readonly #delivery: Delivery;
   readonly #record: InRecord;
 
-  constructor(
-    lane: Lane,
-    record: InRecord,
-    of: { group: string; connection: string; attempt: number; signal: AbortSignal },
-  ) {
-    this.topic = lane.topic;
-    this.partition = lane.partition;
+  constructor(delivery: Delivery, record: InRecord, attempt: number) {
     this.offset = record.offset;
-    this.group = of.group;
-    this.connection = of.connection;
-    this.attempt = of.attempt;
-    this.signal = of.signal;
+    this.attempt = attempt;
+    this.#delivery = delivery;
     this.#record = record;
+  }
+
+  get topic(): string {
+    return this.#delivery.lane.topic;
+  }
+
+  get partition(): number {
+    return this.#delivery.lane.partition;
+  }
+
+  get group(): string {
+    return this.#delivery.group;
+  }
+
+  get connection(): string {
+    return this.#delivery.connection;
+  }
+
+  /** Aborts when the lane goes to another consumer, or when the service must stop. */
+  get signal(): AbortSignal {
+    return this.#delivery.signal;
   }
 
   get timestamp(): Date {

@@ -118,7 +118,7 @@ export interface Sink {
 }
 
 export interface DriverSubscription {
-  /** Asks for so many more records of the lane. */
+  /** Asks for so many more records of the lane; less than 0 takes back what was asked for and has not come. */
   request(lane: Lane, count: number): void;
   /**
    * Everything before `next` is done with.

@@ -35,6 +35,7 @@ export interface ErrorContext {
 
 export class RookeryError extends Error {
   readonly code: EngineErrorCode;
+  readonly detail: string;
   readonly context: ErrorContext;
 
   /** @param detail where and what, appended to the code's own sentence */
@@ -42,6 +43,7 @@ export class RookeryError extends Error {
     super(`${code} ${engineErrors[code].message}: ${detail}`, options);
     this.name = 'RookeryError';
     this.code = code;
+    this.detail = detail;
     this.context = context;
   }
 

@@ -2,7 +2,7 @@ export { backoff, type BackoffOptions, type RetryPolicy } from './backoff.ts';
 export { RookeryContext } from './context.ts';
 export type * from './driver.ts';
 export { type Duration } from './duration.ts';
-export { Engine, type EngineOptions, type SubscribeOptions } from './engine.ts';
+export { Engine, type EngineOptions, type PublishTo, type SubscribeOptions } from './engine.ts';
 export {
   engineErrors,
   RookeryError,

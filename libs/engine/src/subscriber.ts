@@ -2,10 +2,10 @@ import { jsonCodec } from './codec.ts';
 import type { RetryPolicy } from './backoff.ts';
 import type { RookeryContext } from './context.ts';
 import type { DriverConnection, DriverSubscription, InRecord, Lane, Sink } from './driver.ts';
-import { RookeryError } from './errors.ts';
 import { LaneWorker, type LaneHandler } from './lane-worker.ts';
 import type { Logger } from './logger.ts';
 import type { Topic } from './topic.ts';
+import { within } from './within.ts';
 
 /** One handler and what it wants to handle. */
 export interface Handler {
@@ -30,6 +30,9 @@ export interface SubscriberOptions {
   readonly drainMs: number;
 }
 
+/** How long leaving the group may take. */
+const leaveMs = 2_000;
+
 /** The handlers of one group on one connection: one membership, records routed to their handlers by topic. */
 export class Subscriber implements Sink {
   readonly #options: SubscriberOptions;
@@ -38,30 +41,26 @@ export class Subscriber implements Sink {
   #subscription: DriverSubscription | null = null;
   #isDraining = false;
 
-  /** @throws RookeryError RK2002 when two handlers want the same records, or want to begin at different ends */
   constructor(options: SubscriberOptions) {
     this.#options = options;
-    const byTopic = new Map<string, Handler>();
-    for (const handler of options.handlers) {
-      const other = byTopic.get(handler.topic.name);
-      if (other !== undefined) {
-        const detail = `${other.name} and ${handler.name} both handle '${handler.topic.name}' in group '${options.group}'`;
-        throw new RookeryError('RK2002', `${detail}; give one of them a group of its own`);
-      }
-      byTopic.set(handler.topic.name, handler);
-      if (handler.from !== options.handlers[0]!.from) {
-        const detail = `${options.handlers[0]!.name} and ${handler.name} of group '${options.group}' begin at different ends`;
-        throw new RookeryError('RK2002', detail);
-      }
+  }
+
+  get handlers(): readonly Handler[] {
+    return this.#options.handlers;
+  }
+
+  /** Loads codecs. @throws RookeryError RK2002, naming the handler */
+  async prepare(): Promise<void> {
+    for (const { name, topic, retry, handle } of this.#options.handlers) {
+      const codec = await jsonCodec(topic);
+      this.#handlers.set(topic.name, { name, codec, retry, handle });
     }
   }
 
-  /** Loads codecs, then joins the group. @throws RookeryError RK2002 */
-  async start(): Promise<void> {
-    const { handlers, connection, group, instanceId } = this.#options;
-    for (const { topic, retry, handle } of handlers)
-      this.#handlers.set(topic.name, { codec: await jsonCodec(topic), retry, handle });
+  /** Joins the group. */
+  start(): void {
     if (this.#isDraining) return;
+    const { handlers, connection, group, instanceId } = this.#options;
     const topics = [...this.#handlers.keys()];
     this.#subscription = connection.subscribe({ group, topics, from: handlers[0]!.from, instanceId }, this);
   }
@@ -73,8 +72,11 @@ export class Subscriber implements Sink {
     await this.#finish([...this.#workers.keys()]);
   }
 
+  /** Leaves the group; a broker that has gone is not waited for. */
   async close(): Promise<void> {
-    await this.#subscription?.close();
+    const { logger, group } = this.#options;
+    if (this.#subscription === null || (await within(leaveMs, this.#subscription.close()))) return;
+    logger.warn(`group '${group}' could not be left in ${leaveMs} ms; its session will run out`, { group });
   }
 
   assigned(lanes: readonly Lane[]): void {
@@ -121,8 +123,8 @@ export class Subscriber implements Sink {
 
   async #finish(lanes: readonly Lane[]): Promise<void> {
     const workers = lanes.flatMap((lane) => this.#workers.get(lane) ?? []);
-    for (const lane of lanes) this.#workers.delete(lane);
     await Promise.all(workers.map((worker) => worker.drain(this.#options.drainMs)));
+    for (const lane of lanes) this.#workers.delete(lane);
   }
 }
 

@@ -5,6 +5,7 @@ import {
   type AssignedPartition,
   type Consumer,
   type Producer,
+  type Receipt,
 } from '@rookery/client';
 import {
   RookeryError,
@@ -108,10 +109,7 @@ class KafkaConnection implements DriverConnection {
   }
 
   produce(topic: string, lane: number, record: OutRecord, receipt: DeliveryReceipt): void {
-    this.#producer.append(topic, lane, record, {
-      delivered: (offset, timestamp) => receipt.delivered(offset, timestamp),
-      failed: (error) => receipt.failed(engineError(error, { topic, partition: lane })),
-    });
+    this.#producer.append(topic, lane, record, new ProduceReceipt(receipt, topic, lane));
   }
 
   async ensureTopics(topics: readonly TopicSpec[], signal: AbortSignal): Promise<void> {
@@ -156,6 +154,27 @@ class KafkaConnection implements DriverConnection {
 
   close(deadlineMs: number): Promise<void> {
     return this.#client.close(deadlineMs);
+  }
+}
+
+/** A receipt as the client tells it, told on with the engine's errors. One is made for each record. */
+class ProduceReceipt implements Receipt {
+  readonly #receipt: DeliveryReceipt;
+  readonly #topic: string;
+  readonly #partition: number;
+
+  constructor(receipt: DeliveryReceipt, topic: string, partition: number) {
+    this.#receipt = receipt;
+    this.#topic = topic;
+    this.#partition = partition;
+  }
+
+  delivered(offset: number, timestamp: number): void {
+    this.#receipt.delivered(offset, timestamp);
+  }
+
+  failed(error: ClientError): void {
+    this.#receipt.failed(engineError(error, { topic: this.#topic, partition: this.#partition }));
   }
 }
 
