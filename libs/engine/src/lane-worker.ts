@@ -113,7 +113,7 @@ export class LaneWorker {
 
   async #run(): Promise<void> {
     // In a step of its own: what the driver delivers together is queued together.
-    await null;
+    await Promise.resolve();
     let sliceEnds = performance.now() + sliceMs;
     while (this.#head < this.#queue.length && !this.#isStopped) {
       const record = this.#queue[this.#head]!;
@@ -230,7 +230,7 @@ export class LaneWorker {
 
   async #ackWhatIsDone(): Promise<void> {
     // In a step of its own, so that `#acking` is set before it is reset.
-    await null;
+    await Promise.resolve();
     while (this.#done > this.#acked && !this.#isLost) {
       const done = this.#done;
       try {

@@ -18,7 +18,14 @@ function causeOf(fields: object | undefined): unknown {
 function withCause(message: string, fields: object | undefined): string {
   const cause = causeOf(fields);
   if (cause === undefined || cause === null) return message;
-  return `${message}: ${cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause)}`;
+  return `${message}: ${cause instanceof Error ? `${cause.name}: ${reasonOf(cause)}` : String(cause)}`;
+}
+
+/** Nest's validation pipe says what is wrong in the response that it would give. */
+function reasonOf(error: Error): string {
+  const response = (error as { getResponse?: () => unknown }).getResponse?.();
+  const { message } = (response ?? {}) as { message?: unknown };
+  return Array.isArray(message) ? message.join('; ') : error.message;
 }
 
 const stackOf = (fields: object | undefined): string | undefined =>
