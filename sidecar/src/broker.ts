@@ -8,6 +8,7 @@ import { Topics } from './cluster/topics.ts';
 import { topicSettingProblem, type Config } from './config.ts';
 import { SidecarError } from './errors.ts';
 import type { EventBus } from './events.ts';
+import { GroupAdministration } from './groups/group-administration.ts';
 import { GroupCoordinator } from './groups/group-coordinator.ts';
 import { OffsetsTopic, offsetsTopic } from './groups/offsets-topic.ts';
 import { formatAddress, type Address } from './listener-address.ts';
@@ -117,9 +118,11 @@ async function open(
   });
   view.onChange((image) => replicas.apply(image));
   const topics = topicsOf(config, store, view, clock, events);
-  const groups = groupsOf(config, view, topics, replicas, clock, events);
+  const hasPartition = (topic: string, partition: number): boolean =>
+    view.image.topicByName(topic)?.partitions[partition] !== undefined;
+  const groups = groupsOf(config, view, topics, replicas, hasPartition, clock, events);
   opened.push(() => groups.close());
-  events.on('topicDeleted', ({ topic }) => void groups.forgetTopic(topic));
+  events.on('topicDeleted', ({ topic }) => groups.forgetTopic(topic));
   for (const { topic, partition } of [...logs.all()])
     if (topic === offsetsTopic) await groups.load(partition);
 
@@ -142,6 +145,7 @@ async function open(
       topics,
       replicas,
       groups,
+      groupAdministration: new GroupAdministration(groups, hasPartition),
       producerIds,
       clock,
     });
@@ -214,6 +218,7 @@ function groupsOf(
   view: ClusterView,
   topics: Topics,
   replicas: ReplicaManager,
+  hasPartition: (topic: string, partition: number) => boolean,
   clock: Clock,
   events: EventBus,
 ): GroupCoordinator {
@@ -240,7 +245,7 @@ function groupsOf(
     partition: (index) => log.partition(index),
     topicName: (id) => view.image.topicById(id)?.name,
     topicId: (name) => view.image.topicByName(name)?.id,
-    hasPartition: (topic, partition) => view.image.topicByName(topic)?.partitions[partition] !== undefined,
+    hasPartition,
   });
 }
 

@@ -55,6 +55,9 @@ interface Identity {
 
 const noAssignment = Buffer.alloc(0);
 
+/** Member ids that were given and have not come back; beyond them the oldest is given up. */
+const pendingMax = 10_000;
+
 export class ClassicGroup {
   readonly id: string;
   state: GroupState = 'Empty';
@@ -74,7 +77,7 @@ export class ClassicGroup {
   #joinUntil = Infinity;
   /** PreparingRebalance does not end before: more members may be starting up. */
   #joinNotBefore = 0;
-  /** CompletingRebalance ends then at the latest for those who have not synced. */
+  /** Members that have not asked for their assignment by then are let go, whoever else is content. */
   #syncUntil = Infinity;
 
   constructor(id: string, now: number, rules: GroupRules, effects: GroupEffects) {
@@ -101,9 +104,8 @@ export class ClassicGroup {
     if (this.state === 'Dead') return refuse('COORDINATOR_NOT_AVAILABLE');
     if (!this.#fits(request)) return refuse('INCONSISTENT_GROUP_PROTOCOL');
     if (request.memberId === '') return this.#joinUnknown(request, now, answer);
-    if (this.#pending.has(request.memberId)) {
-      if (this.#isFull()) return refuse('GROUP_MAX_SIZE_REACHED');
-      this.#pending.delete(request.memberId);
+    // The place was counted when the id was given.
+    if (this.#pending.delete(request.memberId)) {
       return this.#add(request, request.memberId, now, answer);
     }
     const problem = this.#identityProblem(request);
@@ -119,6 +121,7 @@ export class ClassicGroup {
     const memberId = this.#effects.newMemberId(request.instanceId ?? request.clientId);
     if (request.instanceId === null && request.takesMemberId) {
       // Without this round trip every lost answer would leave a ghost in the group until its session ends.
+      if (this.#pending.size === pendingMax) this.#pending.delete(this.#pending.keys().next().value!);
       this.#pending.set(memberId, now + request.sessionTimeoutMs);
       return answer(joinRefused('MEMBER_ID_REQUIRED', memberId));
     }
@@ -131,11 +134,15 @@ export class ClassicGroup {
       instanceId: request.instanceId,
       assignment: noAssignment,
       awaitsSync: null,
+      hasSynced: false,
       ...this.#told(request, now, answer),
     };
     this.members.set(id, member);
     if (member.instanceId !== null) this.#staticIds.set(member.instanceId, id);
     if (this.members.size === 1) this.protocolType = request.protocolType;
+    // Whoever starts up now is seldom alone: the first generation waits as long again for the next.
+    if (this.state === 'PreparingRebalance' && now < this.#joinNotBefore)
+      this.#joinNotBefore = Math.min(now + this.#rules.initialDelayMs, this.#joinUntil);
     this.#prepareRebalance(`${id} joins`, now);
   }
 
@@ -175,8 +182,14 @@ export class ClassicGroup {
       if (error !== null) return answer(joinRefused(error, id));
       if (this.generation !== generation || this.state !== 'Stable')
         return answer(joinRefused('REBALANCE_IN_PROGRESS', id));
-      answer(this.#joined(member, wasLeader && request.maySkipAssignment));
+      answer(this.#replaced(member, old.id, wasLeader, request.maySkipAssignment));
     });
+  }
+
+  /** A leader that does not know how to skip the assignment is told that its old self leads: so it makes none. */
+  #replaced(member: Member, oldId: string, wasLeader: boolean, maySkipAssignment: boolean): JoinAnswer {
+    const joined = this.#joined(member, wasLeader && maySkipAssignment);
+    return wasLeader && !maySkipAssignment ? { ...joined, leader: oldId, members: [] } : joined;
   }
 
   #rejoin(member: Member, request: JoinRequest, now: number, answer: Answer<JoinAnswer>): void {
@@ -208,10 +221,7 @@ export class ClassicGroup {
 
   #prepareRebalance(reason: string, now: number): void {
     const wasEmpty = this.state === 'Empty';
-    for (const member of this.members.values()) {
-      member.awaitsSync?.(syncRefused('REBALANCE_IN_PROGRESS'));
-      member.awaitsSync = null;
-    }
+    this.#refuseSyncs('REBALANCE_IN_PROGRESS', now);
     if (this.state !== 'PreparingRebalance') {
       this.#enter('PreparingRebalance', now);
       this.#joinUntil = now + this.#longestRebalance();
@@ -254,6 +264,7 @@ export class ClassicGroup {
       member.sessionEndsAt = now + member.sessionTimeoutMs;
       const answer = member.awaitsJoin!;
       member.awaitsJoin = null;
+      member.hasSynced = false;
       answer(this.#joined(member, false));
     }
   }
@@ -317,6 +328,7 @@ export class ClassicGroup {
     if (problem !== null) return answer(syncRefused(problem));
     const member = this.members.get(request.memberId)!;
     member.sessionEndsAt = now + member.sessionTimeoutMs;
+    member.hasSynced = true;
     if (this.state === 'Stable') return answer(this.#synced(member));
     if (this.state === 'PreparingRebalance') return answer(syncRefused('REBALANCE_IN_PROGRESS'));
     member.awaitsSync?.(syncRefused('REBALANCE_IN_PROGRESS'));
@@ -343,20 +355,28 @@ export class ClassicGroup {
     this.#effects.persist(this, assignments, (error) => {
       if (this.state !== 'CompletingRebalance' || this.generation !== generation) return;
       if (error !== null) {
-        for (const member of this.members.values()) {
-          member.awaitsSync?.(syncRefused(error));
-          member.awaitsSync = null;
-        }
+        this.#refuseSyncs(error, now);
         return this.#prepareRebalance(`the assignment could not be kept: ${error}`, now);
       }
       this.#enter('Stable', now);
       for (const member of this.members.values()) {
         member.assignment = assignments.get(member.id) ?? noAssignment;
+        if (member.awaitsSync !== null) member.sessionEndsAt = now + member.sessionTimeoutMs;
         const waiting = member.awaitsSync;
         member.awaitsSync = null;
         waiting?.(this.#synced(member));
       }
     });
+  }
+
+  /** Whoever waited was alive all the while, however long the leader took: the session begins anew. */
+  #refuseSyncs(error: ErrorName, now: number): void {
+    for (const member of this.members.values()) {
+      if (member.awaitsSync === null) continue;
+      member.sessionEndsAt = now + member.sessionTimeoutMs;
+      member.awaitsSync(syncRefused(error));
+      member.awaitsSync = null;
+    }
   }
 
   #synced = (member: Member): SyncAnswer => ({
@@ -382,6 +402,7 @@ export class ClassicGroup {
     { memberId, instanceId, generation }: Identity & { generation: number },
     now: number,
   ): ErrorName | null {
+    if (this.state === 'Dead') return 'COORDINATOR_NOT_AVAILABLE';
     if (generation < 0 && this.isEmpty) return null;
     if (generation < 0 && memberId === '' && instanceId === null) return 'UNKNOWN_MEMBER_ID';
     const problem = this.#identityProblem({ memberId, instanceId });
@@ -412,12 +433,21 @@ export class ClassicGroup {
       this.#effects.expired(this, member.id);
       this.#remove(member, 'is silent', now);
     }
-    if (this.state === 'CompletingRebalance' && now >= this.#syncUntil) {
-      const silent = [...this.members.values()].filter(({ awaitsSync }) => awaitsSync === null);
+    if (this.#awaitsSyncs && now >= this.#syncUntil) {
+      const silent = [...this.members.values()].filter(({ hasSynced }) => !hasSynced);
       this.#syncUntil = Infinity;
       for (const member of silent) this.#remove(member, 'does not sync', now);
     }
     this.#maybeCompleteJoin(now);
+  }
+
+  get #awaitsSyncs(): boolean {
+    return this.state === 'CompletingRebalance' || this.state === 'Stable';
+  }
+
+  /** Nothing of it would be missed: it has never had a generation, and nobody is on the way to it. */
+  get isForgettable(): boolean {
+    return this.state === 'Empty' && this.generation === 0 && this.#pending.size === 0;
   }
 
   get nextDeadline(): number {
@@ -426,12 +456,17 @@ export class ClassicGroup {
       const everyoneIsHere = [...this.members.values()].every(({ awaitsJoin }) => awaitsJoin !== null);
       deadline = everyoneIsHere && this.#pending.size === 0 ? this.#joinNotBefore : this.#joinUntil;
     }
-    if (this.state === 'CompletingRebalance') deadline = this.#syncUntil;
+    if (this.#awaitsSyncs && this.#someoneHasNotSynced()) deadline = this.#syncUntil;
     for (const until of this.#pending.values()) deadline = Math.min(deadline, until);
     for (const { sessionEndsAt, awaitsJoin, awaitsSync } of this.members.values()) {
       if (awaitsJoin === null && awaitsSync === null) deadline = Math.min(deadline, sessionEndsAt);
     }
     return deadline;
+  }
+
+  #someoneHasNotSynced(): boolean {
+    for (const { hasSynced } of this.members.values()) if (!hasSynced) return true;
+    return false;
   }
 
   /** The broker stops: whoever waits is told to look for another coordinator. */

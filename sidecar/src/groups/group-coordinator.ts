@@ -47,8 +47,16 @@ interface Versioned {
   readonly version: number;
 }
 
-/** How often groups are looked at for what has expired, at the least. */
+/** A partition that could not be had is asked for again after so long. */
 const retryAfterMs = 100;
+/** Groups that the broker keeps in memory; while it has so many, it takes no new ones. */
+const groupsMax = 100_000;
+/** The longest text that a record of the log can hold. */
+const textBytesMax = 32_767;
+/** Characters of a client's name that become part of its member id. */
+const clientIdMax = 256;
+/** What one member may tell of itself: no more of it could be kept in one batch of the log. */
+const memberBytesMax = 1024 * 1024;
 
 /**
  * The groups that this broker looks after: finds the group of a request, loads it when it is first asked for,
@@ -57,7 +65,7 @@ const retryAfterMs = 100;
 export class GroupCoordinator {
   readonly #options: GroupCoordinatorOptions;
   readonly #shards = new Map<number, Promise<GroupShard | null>>();
-  readonly #loaded = new Set<GroupShard>();
+  readonly #loaded = new Map<number, GroupShard>();
   readonly #effects: GroupEffects;
   #timer: { at: number; timer: Timer } | null = null;
   readonly #retention: Timer;
@@ -99,8 +107,9 @@ export class GroupCoordinator {
     if (sessionTimeoutMs < settings.sessionTimeoutMinMs || sessionTimeoutMs > settings.sessionTimeoutMaxMs) {
       return refused('INVALID_SESSION_TIMEOUT');
     }
+    if (isTooLarge(request)) return refused('INVALID_REQUEST');
     const mayCreate = request.memberId === '';
-    const found = await this.#find(request.groupId, mayCreate);
+    const found = await this.find(request.groupId, mayCreate);
     if (typeof found === 'string')
       return refused(found === 'GROUP_ID_NOT_FOUND' ? 'UNKNOWN_MEMBER_ID' : found);
     const joined = await new Promise<Parameters<Parameters<ClassicGroup['join']>[2]>[0]>((resolve) => {
@@ -108,7 +117,7 @@ export class GroupCoordinator {
         {
           memberId: request.memberId,
           instanceId: request.groupInstanceId,
-          clientId,
+          clientId: clientId.slice(0, clientIdMax),
           clientHost,
           sessionTimeoutMs,
           rebalanceTimeoutMs: request.rebalanceTimeoutMs < 0 ? sessionTimeoutMs : request.rebalanceTimeoutMs,
@@ -124,7 +133,8 @@ export class GroupCoordinator {
         clock.now(),
         resolve,
       );
-      this.#arm();
+      this.#maybeForget(found);
+      this.#arm(found.group);
     });
     return {
       errorCode: ErrorCode[joined.error],
@@ -143,7 +153,7 @@ export class GroupCoordinator {
   }
 
   async syncGroup(request: Request<typeof syncGroup>, _: Versioned): Promise<Answer<typeof syncGroup>> {
-    const found = await this.#find(request.groupId, false);
+    const found = await this.find(request.groupId, false);
     if (typeof found === 'string')
       return { errorCode: ErrorCode[unknownMember(found)], assignment: Buffer.alloc(0) };
     const synced = await new Promise<Parameters<Parameters<ClassicGroup['sync']>[2]>[0]>((resolve) => {
@@ -161,7 +171,7 @@ export class GroupCoordinator {
         this.#options.clock.now(),
         resolve,
       );
-      this.#arm();
+      this.#arm(found.group);
     });
     return {
       errorCode: ErrorCode[synced.error],
@@ -173,7 +183,7 @@ export class GroupCoordinator {
 
   async heartbeat(request: Request<typeof heartbeat>, _: Versioned): Promise<Answer<typeof heartbeat>> {
     const { groupId, memberId, groupInstanceId: instanceId, generationId: generation } = request;
-    const found = await this.#find(groupId, false);
+    const found = await this.find(groupId, false);
     if (typeof found === 'string') return { errorCode: ErrorCode[unknownMember(found)] };
     return {
       errorCode:
@@ -186,7 +196,7 @@ export class GroupCoordinator {
     { version }: Versioned,
   ): Promise<Answer<typeof leaveGroup>> {
     const leaving = version >= 3 ? request.members : [{ memberId: request.memberId, groupInstanceId: null }];
-    const found = await this.#find(request.groupId, false);
+    const found = await this.find(request.groupId, false);
     const leave = ({ memberId, groupInstanceId }: { memberId: string; groupInstanceId: string | null }) => {
       const error =
         typeof found === 'string'
@@ -195,7 +205,7 @@ export class GroupCoordinator {
       return { memberId, groupInstanceId, errorCode: ErrorCode[error] };
     };
     const members = leaving.map(leave);
-    this.#arm();
+    if (typeof found !== 'string') this.#arm(found.group);
     return version >= 3
       ? { errorCode: ErrorCode.NONE, members }
       : { errorCode: members[0]!.errorCode, members: [] };
@@ -213,7 +223,7 @@ export class GroupCoordinator {
       instanceId: request.groupInstanceId,
       generation: request.generationIdOrMemberEpoch,
     };
-    const found = await this.#find(request.groupId, identity.generation < 0);
+    const found = await this.find(request.groupId, identity.generation < 0);
     const now = clock.now();
     const problem =
       typeof found === 'string'
@@ -230,7 +240,8 @@ export class GroupCoordinator {
       if (problem !== null) return problem;
       if (!this.#options.hasPartition(topic, partition.partitionIndex)) return 'UNKNOWN_TOPIC_OR_PARTITION';
       const metadata = partition.committedMetadata ?? '';
-      if (Buffer.byteLength(metadata) > settings.metadataBytesMax) return 'OFFSET_METADATA_TOO_LARGE';
+      if (Buffer.byteLength(metadata) > Math.min(settings.metadataBytesMax, textBytesMax))
+        return 'OFFSET_METADATA_TOO_LARGE';
       const offset: CommittedOffset = {
         offset: partition.committedOffset,
         leaderEpoch: partition.committedLeaderEpoch,
@@ -254,12 +265,16 @@ export class GroupCoordinator {
         })),
       };
     });
-    if (records.length === 0) return { topics };
-    const failure = await this.#write(request.groupId, records);
-    if (failure === null) for (const change of changes) change();
-    else
+    if (typeof found === 'string') return { topics };
+    found.commitsInFlight++;
+    const failure = await this.#write(request.groupId, records, () => {
+      for (const change of changes) change();
+    });
+    found.commitsInFlight--;
+    if (failure !== null)
       for (const { partitions } of topics)
         for (const each of partitions) if (each.errorCode === 0) each.errorCode = ErrorCode[failure];
+    this.#maybeForget(found);
     return { topics };
   }
 
@@ -284,7 +299,7 @@ export class GroupCoordinator {
     topics: readonly { name: string; topicId: string; partitionIndexes: readonly number[] }[] | null,
     byId: boolean,
   ) {
-    const found = await this.#find(groupId, false);
+    const found = await this.find(groupId, false);
     const error = typeof found === 'string' && found !== 'GROUP_ID_NOT_FOUND' ? found : 'NONE';
     const offsets = typeof found === 'string' ? new CommittedOffsets() : found.offsets;
     const describe = (partitionIndex: number, held: CommittedOffset | undefined, errorName: ErrorName) => ({
@@ -316,27 +331,45 @@ export class GroupCoordinator {
   }
 
   /** Forgets what groups have read of a topic that is gone. */
-  async forgetTopic(topic: string): Promise<void> {
-    for (const shard of this.#loaded) {
+  forgetTopic(topic: string): void {
+    for (const shard of this.#loaded.values()) {
       for (const [id, { offsets }] of shard.held) {
-        const partitions = [...offsets.partitions(topic)].map(([partition]) => partition);
+        const partitions = [...offsets.partitions(topic)];
         this.#forget(
           shard,
           id,
           offsets,
-          partitions.map((partition) => [topic, partition] as const),
+          partitions.map(([partition]) => [topic, partition] as const),
         );
       }
     }
   }
 
+  /** Forgets how far a group has read these partitions. @returns why not, null when it is done */
+  async deleteOffsets(
+    groupId: string,
+    what: readonly (readonly [topic: string, partition: number])[],
+  ): Promise<ErrorName | null> {
+    const found = await this.find(groupId, false);
+    if (typeof found === 'string') return found;
+    const shard = this.#loaded.get(this.#partitionOf(groupId))!;
+    const held = what.filter(([topic, partition]) => found.offsets.get(topic, partition) !== undefined);
+    return new Promise((resolve) =>
+      this.#forget(shard, groupId, found.offsets, held, (error) =>
+        resolve(error === null ? null : coordinatorError(error)),
+      ),
+    );
+  }
+
   #expireOffsets(): void {
     const { settings, clock } = this.#options;
-    for (const shard of this.#loaded) {
-      for (const [id, { group, offsets }] of shard.held) {
+    for (const shard of this.#loaded.values()) {
+      for (const [id, { group, offsets, commitsInFlight }] of shard.held) {
+        // A commit that is under way renews what would be forgotten now.
+        if (commitsInFlight > 0) continue;
         const emptySince = group.isEmpty ? group.stateSince : null;
         this.#forget(shard, id, offsets, [...offsets.expired(settings.retentionMs, clock.now(), emptySince)]);
-        if (group.isEmpty && offsets.isEmpty && group.state === 'Empty' && group.generation > 0)
+        if (group.state === 'Empty' && group.generation > 0 && offsets.isEmpty)
           this.#forgetGroup(shard, id, group);
       }
     }
@@ -347,38 +380,80 @@ export class GroupCoordinator {
     group: string,
     offsets: CommittedOffsets,
     what: readonly (readonly [string, number])[],
+    done: (error: ErrorName | null) => void = () => {},
   ): void {
     const now = this.#options.clock.now();
     const records = what.map(([topic, partition]) => offsetRecord({ group, topic, partition }, null, now));
     shard.write(records, (error) => {
       if (error === null) for (const [topic, partition] of what) offsets.delete(topic, partition);
+      done(error);
     });
   }
 
-  #forgetGroup(shard: GroupShard, id: string, group: ClassicGroup): void {
+  /** Forgets a group without members, with its offsets. @returns why not, null when it is gone */
+  async delete(groupId: string): Promise<ErrorName | null> {
+    const found = await this.find(groupId, false);
+    if (typeof found === 'string') return found;
+    const { group, offsets, commitsInFlight } = found;
+    if (group.state === 'Dead') return 'GROUP_ID_NOT_FOUND';
+    if (group.state !== 'Empty' || commitsInFlight > 0) return 'NON_EMPTY_GROUP';
+    const shard = this.#loaded.get(this.#partitionOf(groupId))!;
+    const all = [...offsets.topics()].flatMap((topic) =>
+      [...offsets.partitions(topic)].map(([partition]) => [topic, partition] as const),
+    );
+    this.#forget(shard, groupId, offsets, all);
+    return new Promise((resolve) =>
+      this.#forgetGroup(shard, groupId, group, (error) =>
+        resolve(error === null ? null : coordinatorError(error)),
+      ),
+    );
+  }
+
+  #forgetGroup(
+    shard: GroupShard,
+    id: string,
+    group: ClassicGroup,
+    done: (error: ErrorName | null) => void = () => {},
+  ): void {
+    // From here on nobody can join it or commit to it: what came now would be forgotten with it.
+    group.state = 'Dead';
     shard.write([groupTombstone(id, this.#options.clock.now())], (error) => {
-      if (error !== null || !group.isEmpty) return;
-      group.state = 'Dead';
-      shard.held.delete(id);
+      if (error === null) shard.held.delete(id);
+      else group.state = 'Empty';
+      done(error);
     });
+  }
+
+  /** A group that was only knocked at leaves nothing behind. */
+  #maybeForget({ group, offsets, commitsInFlight }: HeldGroup): void {
+    if (!group.isForgettable || !offsets.isEmpty || commitsInFlight > 0) return;
+    const shard = this.#loaded.get(this.#partitionOf(group.id));
+    if (shard?.held.get(group.id)?.group !== group) return;
+    group.state = 'Dead';
+    shard.held.delete(group.id);
   }
 
   // The log behind it ------------------------------------------------------------------------------
 
   /** The group, or why it cannot be had now. */
-  async #find(groupId: string, mayCreate: boolean): Promise<HeldGroup | ErrorName> {
+  async find(groupId: string, mayCreate: boolean): Promise<HeldGroup | ErrorName> {
     if (this.#isClosed) return 'NOT_COORDINATOR';
-    if (groupId === '') return 'INVALID_GROUP_ID';
+    if (groupId === '' || Buffer.byteLength(groupId) > textBytesMax) return 'INVALID_GROUP_ID';
     const { settings, clock } = this.#options;
-    const shard = await this.#shard(partitionOf(groupId, settings.partitions));
+    const shard = await this.#shard(this.#partitionOf(groupId));
     if (shard === null) return 'COORDINATOR_NOT_AVAILABLE';
     const held = shard.held.get(groupId);
     if (held !== undefined) return held;
     if (!mayCreate) return 'GROUP_ID_NOT_FOUND';
+    if (this.groupCount >= groupsMax) return 'COORDINATOR_NOT_AVAILABLE';
     const group = new ClassicGroup(groupId, clock.now(), settings, this.#effects);
-    const made = { group, offsets: new CommittedOffsets() };
+    const made = { group, offsets: new CommittedOffsets(), commitsInFlight: 0 };
     shard.held.set(groupId, made);
     return made;
+  }
+
+  #partitionOf(groupId: string): number {
+    return partitionOf(groupId, this.#options.settings.partitions);
   }
 
   #shard(index: number): Promise<GroupShard | null> {
@@ -388,28 +463,45 @@ export class GroupCoordinator {
       this.#shards.set(index, shard);
       // A partition that cannot be had now may be had later.
       const forget = (): void => void this.#shards.delete(index);
-      shard.then((opened) => opened ?? this.#options.clock.after(retryAfterMs, forget), forget);
+      void shard.then((opened) => opened ?? this.#options.clock.after(retryAfterMs, forget));
     }
     return shard;
   }
 
+  /** Null when the partition is not led here, or cannot be read: the groups of other partitions go on. */
   async #open(index: number): Promise<GroupShard | null> {
     const { clock, events, settings } = this.#options;
-    const partition = await this.#options.partition(index);
-    if (partition === null) return null;
-    const shard = new GroupShard(partition, clock);
-    await shard.load(settings, this.#effects);
-    this.#loaded.add(shard);
-    events.emit('groupsLoaded', { partition: index, groups: shard.held.size });
-    this.#arm();
-    return shard;
+    try {
+      const partition = await this.#options.partition(index);
+      if (partition === null) return null;
+      const shard = new GroupShard(partition, clock);
+      await shard.load(settings, this.#effects);
+      this.#loaded.set(index, shard);
+      events.emit('groupsLoaded', { partition: index, groups: shard.held.size });
+      for (const { group } of shard.held.values()) this.#arm(group);
+      return shard;
+    } catch (error) {
+      events.emit('backgroundFailed', { task: `loading the groups of partition ${index}`, error });
+      return null;
+    }
   }
 
-  async #write(groupId: string, records: readonly NewRecord[]): Promise<ErrorName | null> {
-    const shard = await this.#shard(partitionOf(groupId, this.#options.settings.partitions));
+  /**
+   * @param apply what the records mean for the state; it runs when they are committed, in the order of the log
+   * @returns null when they are committed, else why not
+   */
+  async #write(
+    groupId: string,
+    records: readonly NewRecord[],
+    apply: () => void = () => {},
+  ): Promise<ErrorName | null> {
+    const shard = await this.#shard(this.#partitionOf(groupId));
     if (shard === null) return 'COORDINATOR_NOT_AVAILABLE';
     return new Promise((resolve) =>
-      shard.write(records, (error) => resolve(error === null ? null : coordinatorError(error))),
+      shard.write(records, (error) => {
+        if (error === null) apply();
+        resolve(error === null ? null : coordinatorError(error));
+      }),
     );
   }
 
@@ -421,20 +513,16 @@ export class GroupCoordinator {
     // The record is made now: the group may have moved on when the shard is at hand.
     const record = groupRecord(group, assignments, this.#options.clock.now());
     const error = await this.#write(group.id, [record]);
-    done(error);
-    this.#arm();
+    // Members know no sizes of commits; that the group has outgrown the log they cannot mend.
+    done(error === 'INVALID_COMMIT_OFFSET_SIZE' ? 'UNKNOWN_SERVER_ERROR' : error);
+    this.#arm(group);
   }
 
-  /** Sets the one timer to the earliest deadline of any group. */
-  #arm(): void {
-    if (this.#isClosed) return;
-    let at = Infinity;
-    for (const shard of this.#loaded)
-      for (const { group } of shard.held.values()) at = Math.min(at, group.nextDeadline);
-    if (this.#timer !== null && this.#timer.at <= at) return;
+  /** Has the one timer go off at the group's next deadline at the latest. One that goes off early costs little. */
+  #arm(group: ClassicGroup): void {
+    const at = group.nextDeadline;
+    if (this.#isClosed || at === Infinity || (this.#timer !== null && this.#timer.at <= at)) return;
     this.#timer?.timer.cancel();
-    this.#timer = null;
-    if (at === Infinity) return;
     const { clock } = this.#options;
     this.#timer = { at, timer: clock.after(Math.max(1, at - clock.now()), () => this.#expire()) };
   }
@@ -442,15 +530,20 @@ export class GroupCoordinator {
   #expire(): void {
     this.#timer = null;
     const now = this.#options.clock.now();
-    for (const shard of this.#loaded) {
-      for (const { group } of shard.held.values()) if (group.nextDeadline <= now) group.expire(now);
+    for (const held of this.groups()) {
+      if (held.group.nextDeadline <= now) held.group.expire(now);
+      this.#maybeForget(held);
+      this.#arm(held.group);
     }
-    this.#arm();
+  }
+
+  *groups(): Generator<HeldGroup> {
+    for (const shard of this.#loaded.values()) yield* shard.held.values();
   }
 
   get groupCount(): number {
     let count = 0;
-    for (const shard of this.#loaded) count += shard.held.size;
+    for (const shard of this.#loaded.values()) count += shard.held.size;
     return count;
   }
 
@@ -458,8 +551,20 @@ export class GroupCoordinator {
     this.#isClosed = true;
     this.#timer?.timer.cancel();
     this.#retention.cancel();
-    for (const shard of this.#loaded) for (const { group } of shard.held.values()) group.abandon();
+    for (const { group } of this.groups()) group.abandon();
   }
+}
+
+/** More than a record of the log can hold, in one of its texts or as a whole. */
+function isTooLarge({ groupInstanceId, protocolType, protocols }: Request<typeof joinGroup>): boolean {
+  const bytes = protocols.reduce((sum, { name, metadata }) => sum + name.length + metadata.length, 0);
+  // Room for what is put behind an instance id to make a member id of it.
+  const texts = [
+    `${groupInstanceId ?? ''}${' '.repeat(64)}`,
+    protocolType,
+    ...protocols.map(({ name }) => name),
+  ];
+  return bytes > memberBytesMax || texts.some((text) => Buffer.byteLength(text) > textBytesMax);
 }
 
 const unknownMember = (error: ErrorName): ErrorName =>

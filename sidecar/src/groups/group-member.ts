@@ -21,6 +21,8 @@ export interface Member {
   sessionEndsAt: number;
   awaitsJoin: Answer<JoinAnswer> | null;
   awaitsSync: Answer<SyncAnswer> | null;
+  /** It has asked for its assignment in this generation. */
+  hasSynced: boolean;
 }
 
 export const isAlive = (member: Member, now: number): boolean =>

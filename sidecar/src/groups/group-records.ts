@@ -5,6 +5,7 @@ import {
   groupMetadataValue,
   offsetCommitKey,
   offsetCommitValue,
+  WireError,
   type LogRecord,
   type NewRecord,
 } from '@rookery/wire';
@@ -112,14 +113,14 @@ export function readGroupRecord({ key, value }: LogRecord): GroupRecord | null {
 function readOffset(value: Buffer): CommittedOffset {
   const { offset, leaderEpoch, metadata, commitTimestamp } = decodeMessage(
     offsetCommitValue,
-    value.readInt16BE(0),
+    versionOf(value),
     value.subarray(2),
   );
   return { offset, leaderEpoch, metadata, committedAt: commitTimestamp };
 }
 
 function readMetadata(value: Buffer): GroupMetadata {
-  const stored = decodeMessage(groupMetadataValue, value.readInt16BE(0), value.subarray(2));
+  const stored = decodeMessage(groupMetadataValue, versionOf(value), value.subarray(2));
   const { protocolType, generation, protocol, leader, currentStateTimestamp } = stored;
   const members = stored.members.map((member) => ({
     id: member.memberId,
@@ -133,8 +134,14 @@ function readMetadata(value: Buffer): GroupMetadata {
     sessionEndsAt: 0,
     awaitsJoin: null,
     awaitsSync: null,
+    hasSynced: true,
   }));
   return { protocolType, generation, protocol, leader, stateSince: currentStateTimestamp, members };
+}
+
+function versionOf(value: Buffer): number {
+  if (value.length < 2) throw new WireError('RK9001', `${value.length} bytes cannot hold a version`);
+  return value.readInt16BE(0);
 }
 
 function versioned(version: number, body: Buffer): Buffer {

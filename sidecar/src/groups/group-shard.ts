@@ -1,8 +1,16 @@
-import { decodeRecords, encodeBatch, type ErrorName, type NewRecord, type RecordBatch } from '@rookery/wire';
+import {
+  decodeRecords,
+  encodeBatch,
+  WireError,
+  type ErrorName,
+  type LogRecord,
+  type NewRecord,
+  type RecordBatch,
+} from '@rookery/wire';
 import type { Clock } from '../clock.ts';
 import { ClassicGroup, type GroupEffects, type GroupRules } from './classic-group.ts';
 import { CommittedOffsets } from './committed-offsets.ts';
-import { readGroupRecord } from './group-records.ts';
+import { readGroupRecord, type GroupRecord } from './group-records.ts';
 
 /** One partition of `__consumer_offsets`, as the coordinator needs it. */
 export interface OffsetsPartition {
@@ -15,6 +23,8 @@ export interface OffsetsPartition {
 export interface HeldGroup {
   readonly group: ClassicGroup;
   readonly offsets: CommittedOffsets;
+  /** Commits that are on their way to the log. While there are any, the group is not forgotten. */
+  commitsInFlight: number;
 }
 
 /** The most bytes of records in one batch of offsets: well below what a topic takes. */
@@ -28,8 +38,7 @@ export class GroupShard {
   readonly held = new Map<string, HeldGroup>();
   readonly #partition: OffsetsPartition;
   readonly #clock: Clock;
-  #records: NewRecord[] = [];
-  #written: ((error: ErrorName | null) => void)[] = [];
+  #writes: Write[] = [];
 
   constructor(partition: OffsetsPartition, clock: Clock) {
     this.#partition = partition;
@@ -38,12 +47,12 @@ export class GroupShard {
 
   /** Replays the log. Members get a new session each: they could not be heard while the broker was away. */
   async load(rules: GroupRules, effects: GroupEffects): Promise<void> {
-    const groups = new Map<string, ReturnType<typeof readGroupRecord> & { kind: 'group' }>();
+    const groups = new Map<string, GroupRecord & { kind: 'group' }>();
     const offsets = new Map<string, CommittedOffsets>();
     for await (const batch of this.#partition.readAll()) {
       if (batch.isControl) continue;
       for (const stored of decodeRecords(batch)) {
-        const record = readGroupRecord(stored);
+        const record = readable(stored);
         if (record === null) continue;
         if (record.kind === 'group') {
           groups.set(record.group, record);
@@ -74,42 +83,70 @@ export class GroupShard {
           group.restore({ ...member, sessionEndsAt: now + member.sessionTimeoutMs });
         group.state = members.length === 0 ? 'Empty' : 'Stable';
       }
-      this.held.set(id, { group, offsets: own });
+      this.held.set(id, { group, offsets: own, commitsInFlight: 0 });
     }
   }
 
   /** Leaves records for the end of the turn; tells when they are committed, or why not. */
   write(records: readonly NewRecord[], written: (error: ErrorName | null) => void): void {
     if (records.length === 0) return written(null);
-    if (this.#records.length === 0) this.#clock.nextTurn(() => void this.#flush());
-    for (const record of records) this.#records.push(record);
-    this.#written.push(written);
+    if (this.#writes.length === 0) this.#clock.nextTurn(() => void this.#flush());
+    this.#writes.push({ records, written });
   }
 
+  /** Batches go to the log in the order of the writes, and writes are told in that order. */
   async #flush(): Promise<void> {
-    const records = this.#records;
-    const written = this.#written;
-    this.#records = [];
-    this.#written = [];
-    const errors = await Promise.all(
-      batchesOf(records).map((batch) => this.#partition.append(encodeBatch(batch))),
+    const { batches, placed } = intoBatches(this.#writes);
+    this.#writes = [];
+    const appended = batches.map((batch) =>
+      this.#partition.append(encodeBatch(batch)).catch((): ErrorName => 'KAFKA_STORAGE_ERROR'),
     );
-    const error = errors.find((each) => each !== null) ?? null;
-    for (const told of written) told(error);
+    for (const { written, first, last } of placed) {
+      const errors = await Promise.all(appended.slice(first, last + 1));
+      written(errors.find((error) => error !== null) ?? null);
+    }
   }
 }
 
-function batchesOf(records: readonly NewRecord[]): NewRecord[][] {
-  const batches: NewRecord[][] = [[]];
-  let size = 0;
-  for (const record of records) {
-    const bytes = (record.key?.length ?? 0) + (record.value?.length ?? 0) + 32;
-    if (size > 0 && size + bytes > batchBytesMax) {
-      batches.push([]);
-      size = 0;
-    }
-    batches.at(-1)!.push(record);
-    size += bytes;
+/** A record that cannot be read is one of a version to come; without it a group is only known less well. */
+function readable(stored: LogRecord): GroupRecord | null {
+  try {
+    return readGroupRecord(stored);
+  } catch (error) {
+    if (error instanceof WireError) return null;
+    throw error;
   }
-  return batches;
+}
+
+interface Write {
+  readonly records: readonly NewRecord[];
+  readonly written: (error: ErrorName | null) => void;
+}
+
+interface Placed {
+  readonly written: Write['written'];
+  /** The batches that its records are in. */
+  readonly first: number;
+  readonly last: number;
+}
+
+function intoBatches(writes: readonly Write[]): { batches: NewRecord[][]; placed: Placed[] } {
+  const batches: NewRecord[][] = [[]];
+  const placed: Placed[] = [];
+  let size = 0;
+  for (const { records, written } of writes) {
+    let first = Infinity;
+    for (const record of records) {
+      const bytes = (record.key?.length ?? 0) + (record.value?.length ?? 0) + 32;
+      if (size > 0 && size + bytes > batchBytesMax) {
+        batches.push([]);
+        size = 0;
+      }
+      batches.at(-1)!.push(record);
+      size += bytes;
+      first = Math.min(first, batches.length - 1);
+    }
+    placed.push({ written, first, last: batches.length - 1 });
+  }
+  return { batches, placed };
 }

@@ -3,12 +3,14 @@ import type { ClusterImage } from '../cluster/cluster-image.ts';
 import type { ProducerIds } from '../cluster/producer-ids.ts';
 import type { Topics } from '../cluster/topics.ts';
 import type { Config } from '../config.ts';
+import type { GroupAdministration } from '../groups/group-administration.ts';
 import type { GroupCoordinator } from '../groups/group-coordinator.ts';
 import type { ReplicaManager } from '../replication/replica-manager.ts';
 import type { Handler } from './handler.ts';
 import { apiVersionsHandler } from './handlers/api-versions.ts';
 import { describeConfigsHandler } from './handlers/configs.ts';
 import { fetchHandler } from './handlers/fetch.ts';
+import { groupAdministrationHandlers } from './handlers/group-administration.ts';
 import { findCoordinatorHandler, groupHandlers } from './handlers/groups.ts';
 import { describeClusterHandler, metadataHandler } from './handlers/metadata.ts';
 import { listOffsetsHandler, offsetForLeaderEpochHandler } from './handlers/offsets.ts';
@@ -24,6 +26,7 @@ export interface HandlersDeps {
   readonly topics: Topics;
   readonly replicas: ReplicaManager;
   readonly groups: GroupCoordinator;
+  readonly groupAdministration: GroupAdministration;
   readonly producerIds: ProducerIds;
   readonly clock: Clock;
 }
@@ -38,6 +41,7 @@ export function handlersOf({ self, config, ...deps }: HandlersDeps): Handler[] {
     metadataHandler({ ...deps, self, autoCreate: config.bool('auto.create.topics.enable') }),
     findCoordinatorHandler({ self }),
     ...groupHandlers(deps),
+    ...groupAdministrationHandlers(deps.groupAdministration),
     createTopicsHandler({ ...configs, topics: deps.topics }),
     deleteTopicsHandler({ ...deps, enabled: config.bool('delete.topic.enable') }),
     initProducerIdHandler(deps),

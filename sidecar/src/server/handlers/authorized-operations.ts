@@ -27,6 +27,8 @@ export const topicOperations = bits(
   alterConfigs,
 );
 
+export const groupOperations = bits(read, remove, describe, describeConfigs, alterConfigs);
+
 export const clusterOperations = bits(
   create,
   alter,
