@@ -196,6 +196,14 @@ export class RecordBatch {
     this.#header.writeUInt32BE(this.#computeCrc(), at.crc);
   }
 
+  /** Says whose batch it is, anew when it could not be sent as another's. It lies inside the CRC. */
+  setProducer(producer: { producerId: number; producerEpoch: number; baseSequence: number }): void {
+    this.#setInt64(at.producerId, producer.producerId);
+    this.#header.writeInt16BE(producer.producerEpoch, at.producerEpoch);
+    this.#header.writeInt32BE(producer.baseSequence, at.baseSequence);
+    this.#header.writeUInt32BE(this.#computeCrc(), at.crc);
+  }
+
   checkCrc(): boolean {
     return this.#computeCrc() === this.crc;
   }
