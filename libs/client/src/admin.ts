@@ -9,7 +9,9 @@ import {
   type ErrorName,
 } from '@rookery/wire';
 import type { ClusterView } from './cluster-view.ts';
-import { BrokerError } from './errors.ts';
+import { Backoff } from './backoff.ts';
+import { BrokerError, ClientError, isRetriableError } from './errors.ts';
+import { sleep } from './waiting.ts';
 
 export interface NewTopic {
   readonly name: string;
@@ -117,8 +119,10 @@ export class Admin {
       includeDocumentation: false,
     });
     const [result] = response.results;
-    check(result!.errorCode, `DescribeConfigs of ${type} '${name}'`);
-    return new Map(result!.configs.map((each) => [each.name, each.value]));
+    if (result === undefined)
+      throw new ClientError('RK9211', `DescribeConfigs of ${type} '${name}' is empty`);
+    check(result.errorCode, `DescribeConfigs of ${type} '${name}'`);
+    return new Map(result.configs.map((each) => [each.name, each.value]));
   }
 
   /**
@@ -129,10 +133,30 @@ export class Admin {
   async listOffsets(
     topic: string,
     at: 'earliest' | 'latest' | number,
-    signal?: AbortSignal,
+    signal: AbortSignal = AbortSignal.timeout(timeoutMs),
   ): Promise<Map<number, number>> {
-    const { partitions } = await this.#view.waitForTopic(topic, signal);
     const timestamp = typeof at === 'number' ? at : times[at];
+    const backoff = new Backoff();
+    for (;;) {
+      try {
+        return await this.#listOffsets(topic, timestamp, signal);
+      } catch (error) {
+        // Leaders move; that there is no such topic is said at once.
+        const isMissing = error instanceof BrokerError && error.error === 'UNKNOWN_TOPIC_OR_PARTITION';
+        if (!isRetriableError(error) || signal.aborted || (isMissing && !this.#view.topic(topic)))
+          throw error;
+        await sleep(backoff.next(), signal);
+      }
+    }
+  }
+
+  async #listOffsets(topic: string, timestamp: number, signal: AbortSignal): Promise<Map<number, number>> {
+    this.#view.want([topic]);
+    await this.#view.refresh(signal);
+    const known = this.#view.topic(topic);
+    if (known === undefined)
+      throw this.#view.errorOf(topic) ?? new BrokerError('UNKNOWN_TOPIC_OR_PARTITION', `topic '${topic}'`);
+    const { partitions } = known;
     const offsets = new Map<number, number>();
     const leaders = Map.groupBy(partitions.keys(), (index) => partitions[index]!.leader);
     for (const [leader, indexes] of leaders) {

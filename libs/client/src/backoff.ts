@@ -21,17 +21,3 @@ export class Backoff {
     this.#nextMs = this.#firstMs;
   }
 }
-
-/** Resolves after the time, or when the signal aborts, whichever is first. */
-export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal?.aborted) return resolve();
-    const done = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener('abort', done);
-  });
-}

@@ -35,17 +35,14 @@ export class Client {
     return this.view.status;
   }
 
+  /** @throws ClientError RK9207 */
   producer(options?: ProducerOptions): Producer {
-    const producer = new Producer(this.view, options);
-    this.#members.add(producer);
-    return producer;
+    return this.#keep(new Producer(this.view, options));
   }
 
-  /** A member of a group; `start()` lets it join. */
+  /** A member of a group; `start()` lets it join. @throws ClientError RK9207 */
   consumer(options: ConsumerOptions, events: ConsumerEvents): Consumer {
-    const consumer = new Consumer(this.view, options, events);
-    this.#members.add(consumer);
-    return consumer;
+    return this.#keep(new Consumer(this.view, options, events));
   }
 
   admin(): Admin {
@@ -55,14 +52,21 @@ export class Client {
   /** Closes producers and consumers in an orderly way for at most `deadlineMs`, then the connections. */
   async close(deadlineMs = 5_000): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
-    const members = [...this.#members].map((member) => member.close());
+    const members = [...this.#members].map((member) =>
+      member instanceof Producer ? member.close(deadlineMs) : member.close(),
+    );
     await Promise.race([
       Promise.allSettled(members),
       new Promise((resolve) => (timer = setTimeout(resolve, deadlineMs))),
     ]);
     clearTimeout(timer);
-    await this.view.close();
-    await Promise.allSettled(members);
+    this.view.close();
+  }
+
+  #keep<M extends Producer | Consumer>(member: M): M {
+    for (const each of this.#members) if (each.isClosed) this.#members.delete(each);
+    this.#members.add(member);
+    return member;
   }
 }
 

@@ -1,7 +1,9 @@
 import { errorName, findCoordinator, metadata, zeroUuid, type Response } from '@rookery/wire';
-import { Backoff, sleep } from './backoff.ts';
-import { Connection, format, type Address, type ConnectionOptions } from './connection.ts';
-import { BrokerError, ClientError } from './errors.ts';
+import { Backoff } from './backoff.ts';
+import { ConnectionPool } from './connection-pool.ts';
+import type { Address, Connection, ConnectionOptions } from './connection.ts';
+import { BrokerError, ClientError, isRetriableError } from './errors.ts';
+import { sleep, until } from './waiting.ts';
 
 export interface PartitionView {
   /** −1 while there is none. */
@@ -27,6 +29,8 @@ export interface ClusterViewOptions extends ConnectionOptions {
 
 /** Milliseconds between two refreshes, at the least. */
 const refreshGapMs = 50;
+/** A topic that nobody used for this long is asked for no more: to ask for it could create it again. */
+const topicIdleMs = 300_000;
 
 /**
  * What the client knows of the brokers: who is there, who leads what, and one connection to each that is
@@ -34,13 +38,15 @@ const refreshGapMs = 50;
  */
 export class ClusterView {
   readonly #options: ClusterViewOptions;
+  readonly #pool: ConnectionPool;
   readonly #brokers = new Map<number, Address>();
   readonly #topics = new Map<string, TopicView>();
   readonly #names = new Map<string, string>();
   readonly #errors = new Map<string, BrokerError>();
-  readonly #wanted = new Set<string>();
-  readonly #connections = new Map<string, Promise<Connection>>();
-  readonly #failures = new Map<string, { backoff: Backoff; notBefore: number }>();
+  #wanted = new Set<string>();
+  /** Those of the wanted that were used since the last sweep. */
+  #used = new Set<string>();
+  #sweptAt = performance.now();
   readonly #coordinators = new Map<string, Promise<number>>();
   readonly #statusListeners = new Set<(status: Status, error: unknown) => void>();
   readonly #closing = new AbortController();
@@ -50,6 +56,15 @@ export class ClusterView {
 
   constructor(options: ClusterViewOptions) {
     this.#options = options;
+    this.#pool = new ConnectionPool(options, {
+      opened: () => this.#setStatus('ready', null),
+      lost: (reason, left) => {
+        this.#coordinators.clear();
+        if (left === 0) this.#setStatus('reconnecting', reason);
+        // Where the broker has gone, others may lead now; where it comes back, the view is ready for it.
+        this.refreshInBackground();
+      },
+    });
   }
 
   get status(): Status {
@@ -76,6 +91,7 @@ export class ClusterView {
   }
 
   leaderOf(topic: string, partition: number): PartitionView | undefined {
+    this.#used.add(topic);
     const found = this.#topics.get(topic)?.partitions[partition];
     return found === undefined || found.leader < 0 || !this.#brokers.has(found.leader) ? undefined : found;
   }
@@ -94,11 +110,11 @@ export class ClusterView {
    * @throws ClientError RK9208 when the brokers refuse it for good, RK9205 at close, or the signal's reason
    */
   async waitForTopic(name: string, signal?: AbortSignal): Promise<TopicView> {
-    this.#wanted.add(name);
     const backoff = new Backoff();
     for (;;) {
       const known = this.#topics.get(name);
       if (known !== undefined) return known;
+      this.want([name]);
       await this.refresh(signal);
       const error = this.#errors.get(name);
       if (error !== undefined && !error.retriable) throw error;
@@ -106,64 +122,67 @@ export class ClusterView {
     }
   }
 
-  /** Names topics that every refresh shall ask for. */
+  /** Names topics that every refresh shall ask for, until nobody uses them any more. */
   want(topics: Iterable<string>): void {
-    for (const topic of topics) this.#wanted.add(topic);
+    for (const topic of topics) {
+      this.#wanted.add(topic);
+      this.#used.add(topic);
+    }
   }
 
   /** Asks the brokers anew, together with everyone who asks meanwhile. Waits for a broker to be there. */
-  refresh(signal?: AbortSignal): Promise<void> {
+  refresh(signal: AbortSignal = this.signal): Promise<void> {
     this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = null));
-    return signal === undefined ? this.#refreshing : until(this.#refreshing, signal);
+    return until(this.#refreshing, signal);
   }
 
   /** Renews the view soon; for callers that go on without it. */
   refreshInBackground(): void {
-    this.refresh().catch(() => {});
+    if (!this.signal.aborted) this.refresh().catch(() => {});
   }
 
   /**
-   * A connection to the broker: the common one, or one that only those of the same purpose use. Answers on one
-   * connection come in order, so what may wait long (a fetch for records, a join for the other members) would
-   * hold up everything behind it.
-   *
+   * A connection to the broker: the common one, or one that only those of the same purpose use.
    * @throws ClientError RK9201, RK9205
    */
   async broker(nodeId: number, purpose = ''): Promise<Connection> {
     const address = this.#brokers.get(nodeId);
     if (address === undefined) throw new ClientError('RK9201', `broker ${nodeId} is not known`);
-    return this.#connect(address, purpose);
+    return this.#pool.connect(address, purpose);
   }
 
   /** Closes the connections of a purpose. */
-  async release(purpose: string): Promise<void> {
-    const suffix = `#${purpose}`;
-    const released = [...this.#connections].filter(([name]) => name.endsWith(suffix));
-    for (const [name] of released) this.#connections.delete(name);
-    await Promise.allSettled(released.map(async ([, connection]) => (await connection).close()));
+  release(purpose: string): void {
+    this.#pool.release(purpose);
   }
 
   /** A connection to any broker that answers. Tries for as long as the signal allows. */
   async anyBroker(signal?: AbortSignal): Promise<Connection> {
     for (;;) {
+      this.#check(signal);
       const known = [...this.#brokers.values(), ...this.#options.seeds];
+      // One that is there already costs nothing, and cannot keep us waiting for a dead host.
+      known.sort((a, b) => Number(this.#pool.isOpen(b)) - Number(this.#pool.isOpen(a)));
+      let failure: unknown = null;
       for (const address of known) {
+        if (this.#pool.pauseOf(address) > 0) continue;
         try {
-          return await this.#connect(address);
+          const opening = this.#pool.connect(address);
+          return await (signal === undefined ? opening : until(opening, signal));
         } catch (error) {
-          this.#setStatus(this.#status === 'connecting' ? 'connecting' : 'reconnecting', error);
+          failure = error;
         }
         this.#check(signal);
       }
-      const soonest = Math.min(
-        ...known.map((address) => this.#failures.get(`${format(address)}#`)?.notBefore ?? 0),
-      );
-      await this.#pause(Math.max(10, soonest - performance.now()), signal);
+      if (failure !== null && this.#status === 'ready' && !known.some((each) => this.#pool.isOpen(each)))
+        this.#setStatus('reconnecting', failure);
+      const soonest = Math.min(...known.map((address) => this.#pool.pauseOf(address)));
+      await this.#pause(Math.max(10, soonest), signal);
     }
   }
 
   /** The broker that looks after the group. @throws ClientError */
-  async coordinator(group: string, purpose: string): Promise<Connection> {
+  async coordinator(group: string, purpose: string, signal: AbortSignal = this.signal): Promise<Connection> {
     let found = this.#coordinators.get(group);
     if (found === undefined) {
       found = this.#findCoordinator(group);
@@ -171,9 +190,12 @@ export class ClusterView {
       found.catch(() => this.#coordinators.delete(group));
     }
     try {
-      return await this.broker(await found, purpose);
+      return await until(
+        found.then((nodeId) => this.broker(nodeId, purpose)),
+        signal,
+      );
     } catch (error) {
-      this.forgetCoordinator(group);
+      if (!signal.aborted) this.forgetCoordinator(group);
       throw error;
     }
   }
@@ -182,13 +204,11 @@ export class ClusterView {
     this.#coordinators.delete(group);
   }
 
-  async close(): Promise<void> {
+  close(): void {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new ClientError('RK9205', this.#options.clientId));
     this.#setStatus('closed', null);
-    const connections = [...this.#connections.values()];
-    this.#connections.clear();
-    await Promise.allSettled(connections.map(async (connection) => (await connection).close()));
+    this.#pool.close();
   }
 
   async #findCoordinator(group: string): Promise<number> {
@@ -196,50 +216,20 @@ export class ClusterView {
     const response = await broker.request(findCoordinator, (version) =>
       version >= 4 ? { coordinatorKeys: [group], keyType: 0 } : { key: group, keyType: 0 },
     );
-    const { errorCode, nodeId, host, port } = response.coordinators?.[0] ?? response;
-    if (errorCode !== 0) throw new BrokerError(errorName(errorCode), `FindCoordinator for group '${group}'`);
+    const found = response.coordinators === undefined ? response : response.coordinators[0];
+    const what = `FindCoordinator for group '${group}'`;
+    if (found === undefined) throw new ClientError('RK9211', `${what} names none`);
+    const { errorCode, nodeId, host, port } = found;
+    if (errorCode !== 0) throw new BrokerError(errorName(errorCode), what);
     this.#brokers.set(nodeId, { host, port });
     return nodeId;
-  }
-
-  #connect(address: Address, purpose = ''): Promise<Connection> {
-    const name = `${format(address)}#${purpose}`;
-    this.#check();
-    const open = this.#connections.get(name);
-    if (open !== undefined) return open;
-    const failure = this.#failures.get(name);
-    if (failure !== undefined && failure.notBefore > performance.now()) {
-      return Promise.reject(new ClientError('RK9201', `${name} is given a pause after a failure`));
-    }
-    const opening = Connection.open(address, this.#options, this.#closing.signal);
-    this.#connections.set(name, opening);
-    opening.then(
-      (connection) => {
-        this.#failures.delete(name);
-        if (this.#closing.signal.aborted) return connection.close();
-        this.#setStatus('ready', null);
-        void connection.closed.then((reason) => this.#lost(name, opening, reason));
-      },
-      () => {
-        this.#connections.delete(name);
-        const backoff = failure?.backoff ?? new Backoff();
-        this.#failures.set(name, { backoff, notBefore: performance.now() + backoff.next() });
-      },
-    );
-    return opening;
-  }
-
-  #lost(name: string, connection: Promise<Connection>, reason: ClientError): void {
-    if (this.#connections.get(name) !== connection) return;
-    this.#connections.delete(name);
-    this.#coordinators.clear();
-    if (this.#connections.size === 0 && !this.#closing.signal.aborted)
-      this.#setStatus('reconnecting', reason);
   }
 
   async #refresh(): Promise<void> {
     const since = performance.now() - this.#refreshedAt;
     if (since < refreshGapMs) await this.#pause(refreshGapMs - since);
+    this.#sweep();
+    const backoff = new Backoff();
     for (;;) {
       const broker = await this.anyBroker();
       const topics = [...this.#wanted].map((name) => ({ name, topicId: zeroUuid }));
@@ -257,28 +247,39 @@ export class ClusterView {
         return;
       } catch (error) {
         this.#check();
-        if (!(error instanceof ClientError && error.retriable)) throw error;
+        if (!isRetriableError(error)) throw error;
+        await this.#pause(backoff.next());
       }
     }
   }
 
+  #sweep(): void {
+    const now = performance.now();
+    if (now - this.#sweptAt < topicIdleMs) return;
+    this.#sweptAt = now;
+    for (const name of this.#wanted) if (!this.#used.has(name)) this.#forget(name);
+    this.#wanted = new Set([...this.#wanted].filter((name) => this.#used.has(name)));
+    this.#used = new Set();
+  }
+
+  /** @throws ClientError RK9211, and nothing is taken */
   #take(response: Response<typeof metadata>): void {
+    if (response.errorCode) throw new BrokerError(errorName(response.errorCode), 'Metadata');
+    const heard = response.topics.map((topic) => ({ ...topic, views: viewsOf(topic) }));
     this.#brokers.clear();
     for (const { nodeId, host, port } of response.brokers) this.#brokers.set(nodeId, { host, port });
-    for (const { name, topicId, errorCode, partitions } of response.topics) {
-      if (name === null) continue;
+    for (const { name, topicId, errorCode, views } of heard) {
+      if (name === null || !this.#wanted.has(name)) continue;
+      const before = this.#topics.get(name);
+      this.#forget(name);
       if (errorCode !== 0) {
         this.#errors.set(name, new BrokerError(errorName(errorCode), `topic '${name}'`));
-        this.#forget(name);
         continue;
       }
-      this.#errors.delete(name);
-      this.#forget(name);
-      const views: PartitionView[] = [];
-      for (const { partitionIndex, leaderId, leaderEpoch } of partitions)
-        views[partitionIndex] = { leader: leaderId, leaderEpoch: leaderEpoch ?? -1 };
       const id = topicId === undefined || topicId === zeroUuid ? null : topicId;
-      this.#topics.set(name, { name, id, partitions: views });
+      const partitions =
+        before?.id === id ? views.map((view, i) => newer(before.partitions[i], view)) : views;
+      this.#topics.set(name, { name, id, partitions });
       if (id !== null) this.#names.set(id, name);
     }
   }
@@ -287,6 +288,7 @@ export class ClusterView {
     const id = this.#topics.get(name)?.id ?? null;
     if (id !== null) this.#names.delete(id);
     this.#topics.delete(name);
+    this.#errors.delete(name);
   }
 
   async #pause(ms: number, signal?: AbortSignal): Promise<void> {
@@ -302,17 +304,26 @@ export class ClusterView {
 
   #setStatus(status: Status, error: unknown): void {
     if (this.#status === status || this.#status === 'closed') return;
+    if (status === 'reconnecting' && this.#status === 'connecting') return;
     this.#status = status;
     for (const listener of this.#statusListeners) listener(status, error);
   }
 }
 
-/** The promise, or the signal's reason if that is sooner. */
-function until<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(signal.reason as Error);
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
+type TopicAnswer = Response<typeof metadata>['topics'][number];
+
+/** Partitions come in any order, but each of 0…n−1 exactly once: numbers are not trusted before that is seen. */
+function viewsOf({ name, partitions }: TopicAnswer): PartitionView[] {
+  const views: PartitionView[] = [];
+  const inOrder = partitions.toSorted((a, b) => a.partitionIndex - b.partitionIndex);
+  for (const { partitionIndex, leaderId, leaderEpoch } of inOrder) {
+    if (partitionIndex !== views.length)
+      throw new ClientError('RK9211', `Metadata: topic '${name}' has no partition ${views.length}`);
+    views.push({ leader: leaderId, leaderEpoch: leaderEpoch ?? -1 });
+  }
+  return views;
 }
+
+/** A broker that has not heard of the newest leader yet must not take us back to the one before. */
+const newer = (known: PartitionView | undefined, heard: PartitionView): PartitionView =>
+  known !== undefined && heard.leaderEpoch >= 0 && heard.leaderEpoch < known.leaderEpoch ? known : heard;

@@ -7,6 +7,7 @@ import {
   encodeRequest,
   ErrorCode,
   FrameCutter,
+  WireError,
   type Api,
   type Encodable,
   type Response,
@@ -65,6 +66,7 @@ export class Connection {
   #nextCorrelationId = 1;
   #reason: ClientError | null = null;
   #isCorked = false;
+  #isProven = false;
   #tellClosed!: (reason: ClientError) => void;
 
   private constructor(socket: Socket, address: Address, options: ConnectionOptions) {
@@ -78,28 +80,33 @@ export class Connection {
   }
 
   /**
-   * Connects and asks what the broker serves.
+   * Connects and asks what the broker serves. The signal gives it up at any point before it resolves.
    * @throws ClientError RK9201 when it cannot be reached in time
    */
   static async open(address: Address, options: ConnectionOptions, signal?: AbortSignal): Promise<Connection> {
-    const socket = await connect(address, options.connectTimeoutMs, signal);
-    const connection = new Connection(socket, address, options);
+    const connection = await connect(
+      address,
+      options.connectTimeoutMs,
+      (socket) => new Connection(socket, address, options),
+      signal,
+    );
+    const giveUp = (): void => connection.close();
+    signal?.addEventListener('abort', giveUp);
     try {
+      if (signal?.aborted) giveUp();
       await connection.#negotiate();
     } catch (error) {
       connection.close();
       throw new ClientError('RK9201', `${format(address)}: ${(error as Error).message}`, { cause: error });
+    } finally {
+      signal?.removeEventListener('abort', giveUp);
     }
     return connection;
   }
 
-  get isOpen(): boolean {
-    return this.#reason === null;
-  }
-
-  /** Requests without an answer so far. */
-  get inFlight(): number {
-    return this.#waiting.length;
+  /** Whether it has answered anything but the first question. */
+  get isProven(): boolean {
+    return this.#isProven;
   }
 
   /** @throws ClientError RK9204 when no version is spoken by both sides */
@@ -113,10 +120,10 @@ export class Connection {
     return version;
   }
 
-  /** @throws ClientError RK9202, RK9203, RK9204 */
+  /** @throws ClientError RK9202, RK9203, RK9204, RK9207 */
   request<A extends Api>(api: A, body: Body<A>, options: RequestOptions = {}): Promise<Response<A>> {
     return new Promise((resolve, reject) => {
-      if (this.#reason !== null) return reject(this.#reason);
+      this.#checkOpen();
       const version = this.versionOf(api, options.versionMax);
       const correlationId = this.#write(api, version, body);
       const timeoutMs = options.timeoutMs ?? this.#options.requestTimeoutMs;
@@ -125,10 +132,18 @@ export class Connection {
     });
   }
 
-  /** For a request that the broker does not answer: Produce with acks=0. */
-  tell<A extends Api>(api: A, body: Body<A>): void {
-    if (this.#reason !== null) throw this.#reason;
-    this.#write(api, this.versionOf(api), body);
+  /**
+   * For a request that the broker does not answer, Produce with acks=0: resolves when the socket has taken it.
+   * @throws ClientError RK9202, RK9204, RK9207
+   */
+  tell<A extends Api>(api: A, body: Body<A>, options: RequestOptions = {}): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#checkOpen();
+      this.#write(api, this.versionOf(api, options.versionMax), body, (error) => {
+        if (error === null || error === undefined) resolve();
+        else reject(this.#reason ?? this.#broken(error.message, error));
+      });
+    });
   }
 
   close(reason = new ClientError('RK9205', format(this.address))): void {
@@ -146,15 +161,13 @@ export class Connection {
 
   async #negotiate(): Promise<void> {
     const body = { clientSoftwareName: softwareName, clientSoftwareVersion: softwareVersion };
+    const options = { timeoutMs: this.#options.connectTimeoutMs };
     // Version 3 is the first with a name; a broker that is too old for it answers in version 0.
     this.#versions.set(apiVersions.key, [0, 3]);
-    const response = await this.request(apiVersions, body, {
-      timeoutMs: this.#options.connectTimeoutMs,
-    });
-    let { errorCode, apiKeys } = response;
+    let { errorCode, apiKeys } = await this.request(apiVersions, body, options);
     if (errorCode === ErrorCode.UNSUPPORTED_VERSION) {
       this.#versions.set(apiVersions.key, [0, 0]);
-      ({ errorCode, apiKeys } = await this.request(apiVersions, {}));
+      ({ errorCode, apiKeys } = await this.request(apiVersions, {}, options));
     }
     if (errorCode !== ErrorCode.NONE) throw new Error(`ApiVersions was answered with error ${errorCode}`);
     this.#versions = new Map(
@@ -162,11 +175,21 @@ export class Connection {
     );
   }
 
-  #write<A extends Api>(api: A, version: number, body: Body<A>): number {
+  /** What is asked of a connection that is gone has not been sent, whatever became of what was asked before. */
+  #checkOpen(): void {
+    const reason = this.#reason;
+    if (reason !== null) throw new ClientError(reason.code, reason.detail, { cause: reason });
+  }
+
+  #write<A extends Api>(
+    api: A,
+    version: number,
+    body: Body<A>,
+    written?: (error: Error | null | undefined) => void,
+  ): number {
     const correlationId = this.#nextCorrelationId;
     this.#nextCorrelationId = (correlationId + 1) & 0x7fffffff;
-    const made = typeof body === 'function' ? body(version) : body;
-    const spans = encodeRequest(api, version, { correlationId, clientId: this.#options.clientId }, made);
+    const spans = this.#encode(api, version, correlationId, body);
     if (!this.#isCorked) {
       // What is asked in one turn leaves in one gathered write.
       this.#isCorked = true;
@@ -176,16 +199,31 @@ export class Connection {
         this.#socket.uncork();
       });
     }
-    for (const span of spans) this.#socket.write(span as Uint8Array);
+    const last = spans.length - 1;
+    for (let i = 0; i < last; i++) this.#socket.write(spans[i] as Uint8Array);
+    this.#socket.write(spans[last] as Uint8Array, written);
     return correlationId;
+  }
+
+  #encode<A extends Api>(api: A, version: number, correlationId: number, body: Body<A>) {
+    try {
+      const made = typeof body === 'function' ? body(version) : body;
+      return encodeRequest(api, version, { correlationId, clientId: this.#options.clientId }, made);
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      throw new ClientError('RK9207', `${api.name}: ${error.message}`, { cause: error });
+    }
   }
 
   #onData(chunk: Buffer): void {
     try {
       this.#cutter.push(chunk);
       for (let frame = this.#cutter.next(); frame !== null; frame = this.#cutter.next()) this.#answer(frame);
+      // Nobody waits for what is coming here: it must not be collected until it makes a whole frame.
+      if (this.#waiting.length === 0 && this.#cutter.held > 0)
+        throw new Error('an answer that nobody asked for');
     } catch (error) {
-      this.close(this.#broken((error as Error).message, error));
+      this.close(this.#senseless(error as Error));
     }
   }
 
@@ -201,17 +239,22 @@ export class Connection {
       const readAs = api.key === apiVersions.key && isUnsupported(frame) ? 0 : version;
       const response = decoderOf(api.response, readAs)(reader);
       reader.end();
+      this.#isProven = api.key !== apiVersions.key;
       resolve(response as never);
     } catch (error) {
-      const broken = this.#broken((error as Error).message, error);
-      reject(broken);
-      throw broken;
+      reject(this.#senseless(error as Error));
+      throw error;
     }
   }
 
   #broken(why: string, cause?: unknown): ClientError {
     const options = cause === undefined ? {} : { cause };
     return new ClientError('RK9202', `${format(this.address)}: ${why}`, { ...options, outcomeUnknown: true });
+  }
+
+  #senseless(error: Error): ClientError {
+    const detail = `${format(this.address)}: ${error.message}`;
+    return new ClientError('RK9211', detail, { cause: error, outcomeUnknown: true });
   }
 
   #late(api: Api, timeoutMs: number): ClientError {
@@ -228,22 +271,33 @@ function isUnsupported(frame: readonly Buffer[]): boolean {
 
 export const format = ({ host, port }: Address): string => `${host}:${port}`;
 
-function connect(address: Address, timeoutMs: number, signal?: AbortSignal): Promise<Socket> {
+/** The socket is `made` into what looks after it in the very turn in which it connects. */
+function connect<T>(
+  address: Address,
+  timeoutMs: number,
+  made: (socket: Socket) => T,
+  signal?: AbortSignal,
+): Promise<T> {
   return new Promise((resolve, reject) => {
     const socket = createConnection({ ...address, noDelay: true, keepAlive: true });
-    const settle = (error: Error | null): void => {
+    const settled = (): void => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
-      socket.removeAllListeners('error');
-      if (error === null) return resolve(socket);
+      socket.off('error', fail);
+    };
+    const fail = (error: Error): void => {
+      settled();
       socket.on('error', () => {});
       socket.destroy();
       reject(new ClientError('RK9201', `${format(address)}: ${error.message}`, { cause: error }));
     };
-    const abort = (): void => settle(new Error('given up'));
-    const timer = setTimeout(() => settle(new Error(`no connection after ${timeoutMs} ms`)), timeoutMs);
-    socket.once('error', settle);
-    socket.once('connect', () => settle(null));
+    const abort = (): void => fail(new Error('given up'));
+    const timer = setTimeout(() => fail(new Error(`no connection after ${timeoutMs} ms`)), timeoutMs);
+    socket.once('error', fail);
+    socket.once('connect', () => {
+      settled();
+      resolve(made(socket));
+    });
     if (signal?.aborted) abort();
     else signal?.addEventListener('abort', abort);
   });

@@ -8,16 +8,18 @@ export const clientErrors = {
   RK9204: 'the broker does not serve what is asked for',
   RK9205: 'the client is closed',
   RK9206: 'too many bytes wait to be sent',
-  RK9207: 'an option has a bad value',
+  RK9207: 'an option or argument has a bad value',
   RK9208: 'the broker refused',
   RK9209: 'the records were not delivered in time',
   RK9210: 'the partition is not assigned to this member any more',
+  RK9211: 'what the broker sent makes no sense',
 } as const;
 
 export type ClientErrorCode = keyof typeof clientErrors;
 
 export class ClientError extends Error {
   readonly code: ClientErrorCode;
+  readonly detail: string;
   /** Whether the broker may have acted on the request all the same. */
   readonly outcomeUnknown: boolean;
 
@@ -30,12 +32,21 @@ export class ClientError extends Error {
     super(`${code} ${clientErrors[code]}: ${detail}`, options);
     this.name = 'ClientError';
     this.code = code;
+    this.detail = detail;
     this.outcomeUnknown = options.outcomeUnknown ?? false;
   }
 
   /** Whether the same request may succeed later. */
   get retriable(): boolean {
-    return this.code === 'RK9201' || this.code === 'RK9202' || this.code === 'RK9203';
+    switch (this.code) {
+      case 'RK9201':
+      case 'RK9202':
+      case 'RK9203':
+      case 'RK9211':
+        return true;
+      default:
+        return false;
+    }
   }
 }
 
@@ -43,8 +54,8 @@ export class ClientError extends Error {
 export class BrokerError extends ClientError {
   readonly error: ErrorName;
 
-  constructor(error: ErrorName, detail: string) {
-    super('RK9208', `${error} (${ErrorCode[error]}), ${detail}`);
+  constructor(error: ErrorName, detail: string, options: ErrorOptions & { outcomeUnknown?: boolean } = {}) {
+    super('RK9208', `${error} (${ErrorCode[error]}), ${detail}`, options);
     this.name = 'BrokerError';
     this.error = error;
   }

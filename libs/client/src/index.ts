@@ -4,4 +4,5 @@ export { Client, type ClientOptions } from './client.ts';
 export { ClusterView, type Status, type TopicView } from './cluster-view.ts';
 export { AssignedPartition, Consumer, type ConsumerEvents, type ConsumerOptions } from './consumer.ts';
 export { BrokerError, ClientError, clientErrors, type ClientErrorCode } from './errors.ts';
-export { Producer, type ProducerOptions, type Receipt } from './producer.ts';
+export type { Receipt } from './producer-lane.ts';
+export { Producer, type Delivery, type ProducerOptions } from './producer.ts';
