@@ -1,6 +1,6 @@
 import {
-  encodeBatch,
   errorName,
+  initProducerId,
   partitionFor,
   produce,
   type CompressionCodec,
@@ -11,9 +11,21 @@ import { Backoff } from './backoff.ts';
 import type { ClusterView } from './cluster-view.ts';
 import type { Connection } from './connection.ts';
 import { BrokerError, ClientError, isRetriableError } from './errors.ts';
+import {
+  ProducerLane,
+  type Batch,
+  type LaneOptions,
+  type ProducerIdentity,
+  type Receipt,
+} from './producer-lane.ts';
 
 export interface ProducerOptions {
   readonly acks?: 'all' | 1 | 0;
+  /**
+   * Whether the broker shall recognise a batch that it gets twice, so that retries neither repeat nor reorder
+   * anything: on unless `acks` says otherwise, and off with a broker that gives no producer ids.
+   */
+  readonly idempotent?: boolean;
   readonly codec?: CompressionCodec;
   /** Milliseconds to wait for more records; 0 sends at the end of the turn. */
   readonly lingerMs?: number;
@@ -27,64 +39,66 @@ export interface ProducerOptions {
   readonly deliveryTimeoutMs?: number;
 }
 
-/** Whoever hands in a record is told here how it went; one call, exactly once. */
-export interface Receipt {
-  /** @param timestamp milliseconds: the record's own, or the broker's where the topic says so */
-  delivered(offset: number, timestamp: number): void;
-  failed(error: ClientError): void;
-}
-
-interface Entry {
-  readonly record: NewRecord;
-  readonly receipt: Receipt;
-  readonly sizeInBytes: number;
-  readonly deadline: number;
-}
-
-interface Batch {
-  readonly entries: readonly Entry[];
-  readonly bytes: Buffer;
-  /** It may lie in the log already: the broker was sent it, and did not say. */
-  outcomeUnknown: boolean;
-}
-
-/** The records of one partition on their way: a queue, and at most one batch that is out. */
-interface Lane {
-  readonly topic: string;
+/** How a record went that was handed in by `send`. */
+export interface Delivery {
   readonly partition: number;
-  queue: Entry[];
-  batch: Batch | null;
-  isOut: boolean;
-  notBefore: number;
-  readonly backoff: Backoff;
+  readonly offset: number;
+  readonly timestamp: number;
 }
+
+/** A batch that is part of a request. */
+interface Sent {
+  readonly lane: ProducerLane;
+  readonly batch: Batch;
+}
+
+type PartitionAnswer = Response<typeof produce>['responses'][number]['partitionResponses'][number];
 
 const recordOverhead = 32;
+const headerOverhead = 8;
+/** How often somebody looks whether the time of anything that waits is up. */
 const looksMs = 100;
+/** Bytes of batches in one request, so that many partitions together stay far below what brokers take in. */
+const requestBytesMax = 8 * 1024 * 1024;
+/** Unanswered batches of one partition where the broker checks their order; it remembers five. */
+const numberedOutMax = 1;
 
 /**
- * Sends records. Calls of one turn become one batch a partition and one request a broker. A partition has one
- * batch out at a time, so that a retry cannot overtake what came later; several partitions go side by side.
+ * Sends records. Calls of one turn become one batch a partition and one request a broker. The order within a
+ * partition is the order of the calls, whatever is tried again; several partitions go side by side.
  */
 export class Producer {
   readonly #view: ClusterView;
   readonly #options: Required<ProducerOptions>;
-  readonly #lanes = new Map<string, Map<number, Lane>>();
-  /** Lanes with something to send. */
-  readonly #busy = new Set<Lane>();
+  readonly #laneOptions: LaneOptions;
+  readonly #lanes = new Map<string, Map<number, ProducerLane>>();
+  /** Lanes that are not empty: those that were served last stand last. */
+  readonly #busy = new Set<ProducerLane>();
   readonly #inFlight = new Map<number, number>();
+  /** Brokers whose connection is being waited for. */
+  readonly #connecting = new Set<number>();
   readonly #sticky = new Map<string, number>();
+  #isIdempotent: boolean;
+  readonly #idempotentByChoice: boolean;
+  #identity: ProducerIdentity | null = null;
+  #isIdentifying = false;
+  readonly #identityBackoff = new Backoff(20, 1_000);
   #bufferedBytes = 0;
+  /** The time of this turn. */
+  #now = 0;
   #isDue = false;
   #lingers: NodeJS.Timeout | null = null;
   #looks: NodeJS.Timeout | null = null;
-  #idle: (() => void)[] = [];
-  #isClosed = false;
+  #looksAt = Infinity;
+  #flushed: (() => void)[] = [];
+  #closing: Promise<void> | null = null;
 
+  /** @throws ClientError RK9207 */
   constructor(view: ClusterView, options: ProducerOptions = {}) {
     this.#view = view;
     this.#options = {
       acks: 'all',
+      idempotent: (options.acks ?? 'all') === 'all',
       codec: 'none',
       lingerMs: 0,
       batchBytesMax: 1_000_000,
@@ -93,6 +107,28 @@ export class Producer {
       deliveryTimeoutMs: 120_000,
       ...options,
     };
+    checkOptions(this.#options);
+    this.#isIdempotent = this.#options.idempotent;
+    this.#idempotentByChoice = options.idempotent === true;
+    const isIdempotent = (): boolean => this.#isIdempotent;
+    this.#laneOptions = {
+      codec: this.#options.codec,
+      batchBytesMax: this.#options.batchBytesMax,
+      deliveryTimeoutMs: this.#options.deliveryTimeoutMs,
+      get isIdempotent() {
+        return isIdempotent();
+      },
+      get outMax() {
+        return isIdempotent() ? numberedOutMax : 1;
+      },
+      released: (sizeInBytes) => {
+        this.#bufferedBytes -= sizeInBytes;
+      },
+    };
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== null;
   }
 
   /** How many partitions the topic has, as soon as that is known. */
@@ -115,29 +151,34 @@ export class Producer {
 
   /** Hands in one record; the receipt is told later. Order within a partition is the order of the calls. */
   append(topic: string, partition: number, record: NewRecord, receipt: Receipt): void {
-    if (this.#isClosed) return receipt.failed(new ClientError('RK9205', 'the producer'));
+    if (this.#closing !== null) return receipt.failed(new ClientError('RK9205', 'the producer'));
     const sizeInBytes = sizeOf(record);
-    if (this.#bufferedBytes + sizeInBytes > this.#options.bufferBytesMax && this.#bufferedBytes > 0) {
+    if (sizeInBytes === null) {
+      const detail = `a record for ${topic}-${partition}: bytes or null as key, value and header values, a whole number as timestamp`;
+      return receipt.failed(new ClientError('RK9207', detail));
+    }
+    if (this.#bufferedBytes + sizeInBytes > this.#options.bufferBytesMax && this.#bufferedBytes > 0)
       return receipt.failed(
         new ClientError('RK9206', `${this.#bufferedBytes} bytes for ${topic}-${partition}`),
       );
-    }
     this.#bufferedBytes += sizeInBytes;
-    const deadline = performance.now() + this.#options.deliveryTimeoutMs;
     const lane = this.#lane(topic, partition);
-    lane.queue.push({ record, receipt, sizeInBytes, deadline });
+    if (!this.#isDue) this.#now = performance.now();
+    lane.append(record, receipt, sizeInBytes, this.#now);
     this.#busy.add(lane);
-    this.#schedule();
+    this.#schedule(lane.isFull);
   }
 
-  /** The same as a promise, for one record or few: resolves with where it went. */
+  /**
+   * The same as a promise, for one record or few: resolves with where it went.
+   * @throws ClientError
+   */
   async send(
     topic: string,
     record: Omit<NewRecord, 'timestamp'> & { readonly timestamp?: number; readonly partition?: number },
-  ): Promise<{ partition: number; offset: number; timestamp: number }> {
-    const partition =
-      record.partition ?? this.place(topic, record.key ?? null, await this.partitionsOf(topic));
-    const { timestamp = Date.now(), ...rest } = record;
+  ): Promise<Delivery> {
+    const { timestamp = Date.now(), partition: chosen, ...rest } = record;
+    const partition = chosen ?? this.place(topic, record.key ?? null, await this.#partitionsInTime(topic));
     return new Promise((resolve, reject) => {
       this.append(
         topic,
@@ -151,50 +192,54 @@ export class Producer {
   /** Resolves when everything handed in so far has been told its outcome. */
   flush(): Promise<void> {
     if (this.#busy.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#idle.push(resolve));
+    this.#schedule(true);
+    return new Promise((resolve) => this.#flushed.push(resolve));
   }
 
   /** Sends what waits, for at most `deadlineMs`; fails what is left. */
-  async close(deadlineMs = 5_000): Promise<void> {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
+  close(deadlineMs = 5_000): Promise<void> {
+    this.#closing ??= this.#close(deadlineMs);
+    return this.#closing;
+  }
+
+  async #close(deadlineMs: number): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     await Promise.race([this.flush(), new Promise((resolve) => (timer = setTimeout(resolve, deadlineMs)))]);
     clearTimeout(timer);
-    this.#stopTimers();
-    for (const lane of [...this.#busy]) {
-      const error = new ClientError('RK9205', `${lane.topic}-${lane.partition}`, {
-        outcomeUnknown: lane.batch?.outcomeUnknown === true || lane.isOut,
-      });
-      if (lane.batch !== null) this.#fail(lane.batch.entries, error);
-      this.#fail(lane.queue.splice(0), new ClientError('RK9205', `${lane.topic}-${lane.partition}`));
-      lane.batch = null;
-      this.#settleLane(lane);
+    this.#abandon();
+  }
+
+  #abandon(): void {
+    for (const lane of this.#busy) lane.abandon(new ClientError('RK9205', `${lane.topic}-${lane.partition}`));
+    this.#busy.clear();
+    this.#settle();
+  }
+
+  async #partitionsInTime(topic: string): Promise<number> {
+    const { deliveryTimeoutMs } = this.#options;
+    const known = this.#view.topic(topic);
+    if (known !== undefined) return known.partitions.length;
+    try {
+      return await this.partitionsOf(topic, AbortSignal.timeout(deliveryTimeoutMs));
+    } catch (error) {
+      if (error instanceof ClientError) throw error;
+      const why = this.#view.errorOf(topic)?.message ?? 'no broker has answered';
+      throw new ClientError('RK9209', `${topic} in ${deliveryTimeoutMs} ms: ${why}`, { cause: error });
     }
   }
 
-  #lane(topic: string, partition: number): Lane {
+  #lane(topic: string, partition: number): ProducerLane {
     let lanes = this.#lanes.get(topic);
     if (lanes === undefined) this.#lanes.set(topic, (lanes = new Map()));
     let lane = lanes.get(partition);
-    if (lane === undefined) {
-      lane = {
-        topic,
-        partition,
-        queue: [],
-        batch: null,
-        isOut: false,
-        notBefore: 0,
-        backoff: new Backoff(20, 1_000),
-      };
-      lanes.set(partition, lane);
-    }
+    if (lane === undefined)
+      lanes.set(partition, (lane = new ProducerLane(topic, partition, this.#laneOptions)));
     return lane;
   }
 
-  #schedule(): void {
+  #schedule(now: boolean): void {
     const { lingerMs } = this.#options;
-    if (lingerMs > 0) {
+    if (lingerMs > 0 && !now) {
       this.#lingers ??= setTimeout(() => {
         this.#lingers = null;
         this.#drain();
@@ -208,229 +253,276 @@ export class Producer {
     }
   }
 
-  /** Sends every batch that may go now: one request for each broker that leads any of them. */
+  /** Serves every broker that leads a lane with something to send. */
   #drain(): void {
+    if (this.#busy.size === 0) return;
+    if (this.#view.signal.aborted) return this.#abandon();
     const now = performance.now();
-    const byLeader = new Map<number, Lane[]>();
-    let isWaiting = false;
+    const leaders = new Set<number>();
+    let soonest = now + looksMs;
     for (const lane of this.#busy) {
-      if (lane.isOut) continue;
-      const leader = lane.notBefore > now ? undefined : this.#view.leaderOf(lane.topic, lane.partition);
-      if (leader === undefined) {
-        isWaiting = true;
-        if (lane.notBefore <= now) this.#find(lane);
+      if (!lane.hasMore) continue;
+      if (lane.notBefore > now) {
+        soonest = Math.min(soonest, lane.notBefore);
         continue;
       }
-      const lanes = byLeader.get(leader.leader);
-      if (lanes === undefined) byLeader.set(leader.leader, [lane]);
-      else lanes.push(lane);
+      const leader = this.#view.leaderOf(lane.topic, lane.partition);
+      if (leader === undefined) this.#findLeader(lane, now);
+      else if (lane.needsIdentity && this.#identity === null) void this.#identify();
+      else leaders.add(leader.leader);
     }
-    for (const [nodeId, lanes] of byLeader) {
-      if ((this.#inFlight.get(nodeId) ?? 0) < this.#options.inFlightMax) void this.#send(nodeId, lanes);
+    for (const nodeId of leaders) {
+      if (this.#hasRoom(nodeId) && !this.#connecting.has(nodeId)) void this.#serve(nodeId);
     }
-    if (isWaiting) this.#lookAgain();
+    this.#lookAt(soonest);
     if (this.#view.isStale) this.#view.refreshInBackground();
+    this.#settle();
+  }
+
+  #hasRoom(nodeId: number): boolean {
+    return (this.#inFlight.get(nodeId) ?? 0) < this.#options.inFlightMax;
   }
 
   /** Asks for the partition's leader; what can never be sent fails. */
-  #find(lane: Lane): void {
-    lane.notBefore = performance.now() + lane.backoff.next();
-    const known = this.#view.topic(lane.topic);
-    if (known !== undefined && known.partitions[lane.partition] === undefined) {
-      const detail = `${lane.topic} has ${known.partitions.length} partitions, not a ${lane.partition}`;
-      this.#fail(lane.queue.splice(0), new ClientError('RK9207', detail));
-      return this.#settleLane(lane);
+  #findLeader(lane: ProducerLane, now: number): void {
+    const { topic, partition } = lane;
+    const known = this.#view.topic(topic);
+    const refusal = this.#view.errorOf(topic);
+    if (known !== undefined && !(partition in known.partitions)) {
+      const detail = `${topic} has ${known.partitions.length} partitions, not a ${partition}`;
+      lane.failWaiting(new ClientError('RK9207', detail));
+    } else if (refusal !== undefined && !refusal.retriable) {
+      lane.failWaiting(refusal);
+      // What is handed in later shall be tried: the topic may be allowed by then.
+      this.#view.refreshInBackground();
+    } else {
+      lane.pause(now);
+      this.#view.want([topic]);
+      this.#view.refresh().then(
+        () => {
+          lane.notBefore = 0;
+          this.#schedule(true);
+        },
+        (error: unknown) => {
+          if (error instanceof ClientError && !error.retriable && !this.#view.signal.aborted)
+            lane.failWaiting(error);
+          this.#schedule(true);
+        },
+      );
     }
-    const found = known === undefined ? this.#view.waitForTopic(lane.topic) : this.#view.refresh();
-    found.then(
-      () => {
-        lane.notBefore = 0;
-        this.#schedule();
-      },
-      (error: unknown) => {
-        if (isRetriableError(error) || !(error instanceof ClientError)) return;
-        this.#fail(lane.queue.splice(0), error);
-        this.#settleLane(lane);
-      },
+  }
+
+  /** Has the cluster name this producer, for lanes that wait for that. */
+  async #identify(): Promise<void> {
+    if (this.#isIdentifying) return;
+    this.#isIdentifying = true;
+    try {
+      const broker = await this.#view.anyBroker();
+      const { errorCode, producerId, producerEpoch } = await broker.request(initProducerId, {
+        transactionalId: null,
+        transactionTimeoutMs: 60_000,
+      });
+      if (errorCode !== 0) throw new BrokerError(errorName(errorCode), 'InitProducerId');
+      this.#identity = { producerId, epoch: producerEpoch };
+      this.#identityBackoff.reset();
+    } catch (error) {
+      if (this.#view.signal.aborted) return;
+      if (isUnserved(error) && !this.#idempotentByChoice) {
+        this.#isIdempotent = false;
+      } else {
+        const now = performance.now();
+        const notBefore = now + this.#identityBackoff.next();
+        for (const lane of this.#busy) {
+          if (!lane.needsIdentity) continue;
+          if (error instanceof ClientError && !error.retriable) lane.failWaiting(error);
+          else lane.notBefore = Math.max(lane.notBefore, notBefore);
+        }
+      }
+    } finally {
+      this.#isIdentifying = false;
+    }
+    this.#schedule(true);
+  }
+
+  /** Fills requests to a broker, as many as it may have unanswered. */
+  async #serve(nodeId: number): Promise<void> {
+    this.#connecting.add(nodeId);
+    let connection: Connection;
+    try {
+      connection = await this.#view.broker(nodeId);
+    } catch (error) {
+      const now = performance.now();
+      for (const lane of this.#lanesOf(nodeId)) {
+        if (isRetriableError(error)) lane.pause(now);
+        else lane.failWaiting(error as ClientError);
+      }
+      this.#view.refreshInBackground();
+      return this.#schedule(true);
+    } finally {
+      this.#connecting.delete(nodeId);
+    }
+    while (this.#hasRoom(nodeId)) {
+      const sent = this.#fill(nodeId, connection);
+      if (sent.length === 0) break;
+      void this.#send(nodeId, connection, sent);
+    }
+    this.#settle();
+  }
+
+  #lanesOf(nodeId: number): ProducerLane[] {
+    const now = performance.now();
+    return [...this.#busy].filter(
+      (lane) =>
+        lane.hasMore &&
+        lane.notBefore <= now &&
+        this.#view.leaderOf(lane.topic, lane.partition)?.leader === nodeId,
     );
   }
 
-  /** While something waits for a leader or a pause, somebody must look whether its time is up. */
-  #lookAgain(): void {
-    this.#looks ??= setTimeout(() => {
-      this.#looks = null;
-      const now = performance.now();
-      for (const lane of [...this.#busy]) if (!lane.isOut) this.#expire(lane, now);
-      this.#drain();
-    }, looksMs);
-  }
-
-  #expire(lane: Lane, now: number): void {
-    const detail = `${lane.topic}-${lane.partition} in ${this.#options.deliveryTimeoutMs} ms`;
-    const { batch } = lane;
-    if (batch !== null && batch.entries[0]!.deadline <= now) {
-      lane.batch = null;
-      const { outcomeUnknown } = batch;
-      this.#fail(batch.entries, new ClientError('RK9209', detail, { outcomeUnknown }));
+  #fill(nodeId: number, connection: Connection): Sent[] {
+    const sent: Sent[] = [];
+    let bytes = 0;
+    for (const lane of this.#lanesOf(nodeId)) {
+      if (lane.needsIdentity) {
+        if (this.#identity === null) continue;
+        lane.identify(this.#identity);
+      }
+      const batch = lane.next(connection);
+      if (lane.needsIdentity) this.#renewIdentity();
+      if (batch === null) continue;
+      sent.push({ lane, batch });
+      // Records without a key stay together in one batch, then go on to another partition.
+      if (this.#sticky.get(lane.topic) === lane.partition) this.#sticky.delete(lane.topic);
+      // To the end of the row: a lane that is never empty must not keep the others from being served.
+      this.#busy.delete(lane);
+      this.#busy.add(lane);
+      bytes += batch.bytes.length;
+      if (bytes >= requestBytesMax) break;
     }
-    let late = 0;
-    while (late < lane.queue.length && lane.queue[late]!.deadline <= now) late++;
-    if (late > 0) this.#fail(lane.queue.splice(0, late), new ClientError('RK9209', detail));
-    this.#settleLane(lane);
+    return sent;
   }
 
-  async #send(nodeId: number, lanes: readonly Lane[]): Promise<void> {
+  /** A lane has used up the epochs of this identity. The others keep it until they have, too. */
+  #renewIdentity(): void {
+    this.#identity = null;
+    this.#schedule(true);
+  }
+
+  async #send(nodeId: number, connection: Connection, sent: readonly Sent[]): Promise<void> {
     this.#inFlight.set(nodeId, (this.#inFlight.get(nodeId) ?? 0) + 1);
     const { acks, deliveryTimeoutMs } = this.#options;
-    for (const lane of lanes) {
-      lane.isOut = true;
-      lane.batch ??= this.#take(lane);
-    }
-    let connection: Connection | null = null;
+    const body = {
+      acks: acks === 'all' ? -1 : acks,
+      timeoutMs: Math.min(deliveryTimeoutMs, 30_000),
+      topicData: byTopic(sent),
+    };
     try {
-      connection = await this.#view.broker(nodeId);
-      const body = {
-        acks: acks === 'all' ? -1 : acks,
-        timeoutMs: Math.min(deliveryTimeoutMs, 30_000),
-        topicData: byTopic(lanes),
-      };
       // Version 13 names topics by id; names are what every broker understands.
+      const options = { versionMax: 12 };
       if (acks === 0) {
-        connection.tell(produce, body);
-        for (const lane of lanes) this.#deliver(lane, -1, -1);
+        await connection.tell(produce, body, options);
+        for (const { lane, batch } of sent) lane.delivered(batch, -1, -1);
       } else {
-        this.#settle(lanes, await connection.request(produce, body, { versionMax: 12 }));
+        this.#take(sent, await connection.request(produce, body, options));
       }
     } catch (error) {
-      for (const lane of lanes) {
-        if (lane.batch === null) continue;
-        // Without a connection nothing has left; on one that broke, anything may have arrived.
-        lane.batch.outcomeUnknown ||= connection !== null;
-        this.#retryOrFail(lane, error);
-      }
+      const now = performance.now();
+      for (const { lane, batch } of sent) if (batch.isOut) lane.refused(batch, error, now);
+      this.#view.refreshInBackground();
     }
     this.#inFlight.set(nodeId, this.#inFlight.get(nodeId)! - 1);
-    for (const lane of lanes) {
-      lane.isOut = false;
-      this.#settleLane(lane);
-    }
-    if (this.#busy.size > 0) this.#drain();
+    this.#settle();
+    this.#drain();
   }
 
-  /** Makes a batch of the front of the queue. */
-  #take(lane: Lane): Batch {
-    const { batchBytesMax, codec } = this.#options;
-    let size = 0;
-    let count = 0;
-    while (count < lane.queue.length) {
-      size += lane.queue[count]!.sizeInBytes;
-      if (size > batchBytesMax && count > 0) break;
-      count++;
-    }
-    const entries = count === lane.queue.length ? lane.queue : lane.queue.splice(0, count);
-    if (entries === lane.queue) lane.queue = [];
-    // Records without a key stay together in one batch, then go on to another partition.
-    if (this.#sticky.get(lane.topic) === lane.partition) this.#sticky.delete(lane.topic);
-    const records = entries.map(({ record }) => record);
-    return { entries, bytes: encodeBatch(records, { codec }), outcomeUnknown: false };
-  }
-
-  #settle(lanes: readonly Lane[], response: Response<typeof produce>): void {
-    const answers = new Map<
-      string,
-      Response<typeof produce>['responses'][number]['partitionResponses'][number]
-    >();
+  #take(sent: readonly Sent[], response: Response<typeof produce>): void {
+    const answers = new Map<string, Map<number, PartitionAnswer>>();
     for (const { name, partitionResponses } of response.responses)
-      for (const answer of partitionResponses) answers.set(`${name}/${answer.index}`, answer);
-    for (const lane of lanes) {
-      const answer = answers.get(`${lane.topic}/${lane.partition}`);
-      if (answer === undefined) {
-        this.#retryOrFail(lane, new BrokerError('UNKNOWN_SERVER_ERROR', 'the answer left a partition out'));
-      } else if (answer.errorCode === 0) {
-        this.#deliver(lane, answer.baseOffset, answer.logAppendTimeMs);
-      } else {
-        const name = errorName(answer.errorCode);
-        const detail = `${lane.topic}-${lane.partition}${answer.errorMessage ? `: ${answer.errorMessage}` : ''}`;
-        this.#retryOrFail(lane, new BrokerError(name, detail));
-      }
-    }
-  }
-
-  #deliver(lane: Lane, baseOffset: number, logAppendTime: number): void {
-    const { entries } = lane.batch!;
-    lane.batch = null;
-    lane.backoff.reset();
-    for (let i = 0; i < entries.length; i++) {
-      const { record, receipt, sizeInBytes } = entries[i]!;
-      this.#bufferedBytes -= sizeInBytes;
-      const offset = baseOffset < 0 ? baseOffset : baseOffset + i;
-      receipt.delivered(offset, logAppendTime < 0 ? record.timestamp : logAppendTime);
-    }
-  }
-
-  /** Keeps the batch in front for another attempt, where the error allows and time is left. */
-  #retryOrFail(lane: Lane, error: unknown): void {
-    const batch = lane.batch!;
+      answers.set(name, new Map(partitionResponses.map((answer) => [answer.index, answer])));
     const now = performance.now();
-    const mayRetry = isRetriableError(error) && !this.#view.signal.aborted;
-    if (mayRetry && batch.entries[0]!.deadline > now) {
-      lane.notBefore = now + lane.backoff.next();
-      this.#view.refreshInBackground();
-      return this.#lookAgain();
+    let mustRefresh = false;
+    for (const { lane, batch } of sent) {
+      const { topic, partition } = lane;
+      const answer = answers.get(topic)?.get(partition);
+      if (answer?.errorCode === 0) {
+        lane.delivered(batch, answer.baseOffset, answer.logAppendTimeMs);
+        continue;
+      }
+      const where = `${topic}-${partition}`;
+      const error =
+        answer === undefined
+          ? new ClientError('RK9211', `${where} is not in the answer`, { outcomeUnknown: true })
+          : refusal(answer, where);
+      mustRefresh ||= error.retriable;
+      lane.refused(batch, error, now);
     }
-    lane.batch = null;
-    this.#fail(batch.entries, failure(error, mayRetry, lane, batch.outcomeUnknown));
+    if (mustRefresh) this.#view.refreshInBackground();
   }
 
-  #fail(entries: readonly Entry[], error: ClientError): void {
-    for (const { receipt, sizeInBytes } of entries) {
-      this.#bufferedBytes -= sizeInBytes;
-      receipt.failed(error);
-    }
+  /** While anything waits, somebody must look whether its time is up. */
+  #lookAt(time: number): void {
+    if (this.#looks !== null && this.#looksAt <= time) return;
+    clearTimeout(this.#looks ?? undefined);
+    this.#looksAt = time;
+    this.#looks = setTimeout(
+      () => {
+        this.#looks = null;
+        const now = performance.now();
+        for (const lane of [...this.#busy]) lane.expire(now);
+        this.#drain();
+      },
+      Math.max(1, time - performance.now()),
+    );
   }
 
-  #settleLane(lane: Lane): void {
-    if (lane.isOut || lane.batch !== null || lane.queue.length > 0) return;
-    this.#busy.delete(lane);
+  /** Forgets lanes that have become empty; tells who waits for all of them. */
+  #settle(): void {
+    for (const lane of this.#busy) if (lane.isEmpty) this.#busy.delete(lane);
     if (this.#busy.size > 0) return;
-    this.#stopTimers();
-    for (const told of this.#idle.splice(0)) told();
-  }
-
-  #stopTimers(): void {
     clearTimeout(this.#lingers ?? undefined);
     clearTimeout(this.#looks ?? undefined);
     this.#lingers = null;
     this.#looks = null;
+    for (const told of this.#flushed.splice(0)) told();
   }
 }
 
-function byTopic(lanes: readonly Lane[]) {
+function checkOptions(options: Required<ProducerOptions>): void {
+  if (options.idempotent && options.acks !== 'all')
+    throw new ClientError('RK9207', `idempotent with acks=${options.acks}: it needs acks=all`);
+  for (const name of ['batchBytesMax', 'inFlightMax', 'bufferBytesMax', 'deliveryTimeoutMs'] as const)
+    if (!(options[name] > 0)) throw new ClientError('RK9207', `${name}=${options[name]}, not above 0`);
+  if (!(options.lingerMs >= 0)) throw new ClientError('RK9207', `lingerMs=${options.lingerMs}, below 0`);
+}
+
+function byTopic(sent: readonly Sent[]) {
   const topics = new Map<string, { index: number; records: Buffer[] }[]>();
-  for (const { topic, partition, batch } of lanes) {
-    const partitions = topics.get(topic);
-    const entry = { index: partition, records: [batch!.bytes] };
-    if (partitions === undefined) topics.set(topic, [entry]);
+  for (const { lane, batch } of sent) {
+    const partitions = topics.get(lane.topic);
+    const entry = { index: lane.partition, records: [batch.bytes] };
+    if (partitions === undefined) topics.set(lane.topic, [entry]);
     else partitions.push(entry);
   }
   return [...topics].map(([name, partitionData]) => ({ name, partitionData }));
 }
 
-function failure(error: unknown, wasLate: boolean, lane: Lane, outcomeUnknown: boolean): ClientError {
-  const where = `${lane.topic}-${lane.partition}`;
-  if (wasLate)
-    return new ClientError('RK9209', `${where}: ${(error as Error).message}`, {
-      cause: error,
-      outcomeUnknown,
-    });
-  if (error instanceof ClientError) return error;
-  return new ClientError('RK9202', `${where}: ${(error as Error).message}`, { cause: error, outcomeUnknown });
+function refusal({ errorCode, errorMessage }: PartitionAnswer, where: string): BrokerError {
+  return new BrokerError(errorName(errorCode), `${where}${errorMessage ? `: ${errorMessage}` : ''}`);
 }
 
-function sizeOf({ key, value, headers }: NewRecord): number {
-  let size = recordOverhead + (key?.length ?? 0) + (value?.length ?? 0);
-  if (headers !== undefined) {
-    for (const header of headers) size += 8 + header.key.length * 3 + (header.value?.length ?? 0);
+const isUnserved = (error: unknown): boolean => error instanceof ClientError && error.code === 'RK9204';
+
+const isBytes = (value: unknown): value is Uint8Array | null => value === null || value instanceof Uint8Array;
+
+/** Bytes that a record takes of the buffer; null for what is no record. */
+function sizeOf({ key = null, value, headers, timestamp }: NewRecord): number | null {
+  if (!isBytes(key) || !isBytes(value) || !Number.isSafeInteger(timestamp)) return null;
+  let size = recordOverhead + (key === null ? 0 : key.length) + (value === null ? 0 : value.length);
+  if (headers === undefined) return size;
+  for (const header of headers) {
+    if (typeof header.key !== 'string' || !isBytes(header.value)) return null;
+    // A UTF-16 unit becomes at most three bytes.
+    size += headerOverhead + header.key.length * 3 + (header.value === null ? 0 : header.value.length);
   }
   return size;
 }
