@@ -62,7 +62,7 @@ export class Consumer {
   readonly #fetcher: Fetcher;
   #assigned = new Map<string, AssignedPartition>();
   readonly #purposes: readonly [group: string, fetch: string];
-  #isFailed = false;
+  #closing: Promise<void> | null = null;
 
   constructor(view: ClusterView, options: ConsumerOptions, events: ConsumerEvents) {
     const { group, topics, instanceId = null } = options;
@@ -86,12 +86,11 @@ export class Consumer {
         heartbeatMs: options.heartbeatMs ?? 3_000,
       },
       {
-        assigned: (generation, partitions) => this.#assign(generation, partitions),
+        assigned: (generation, partitions, signal) => this.#assign(generation, partitions, signal),
         revoking: () => this.#revoke(),
         lost: () => this.#lose(),
         troubled: (error) => events.troubled(error),
         failed: (error) => {
-          this.#isFailed = true;
           this.#lose();
           events.failed(error);
         },
@@ -99,8 +98,7 @@ export class Consumer {
     );
     this.#commits = new OffsetCommits(
       view,
-      group,
-      groupPurpose,
+      { group, purpose: groupPurpose },
       () => this.#membership.generation,
       () => this.#membership.suspect(),
     );
@@ -158,35 +156,40 @@ export class Consumer {
     this.#fetcher.stop();
   }
 
-  /** Hands its partitions over and leaves the group. */
-  async close(): Promise<void> {
-    this.#fetcher.stop();
-    await this.#membership.stop();
-    for (const purpose of this.#purposes) await this.#view.release(purpose);
+  get isClosed(): boolean {
+    return this.#closing !== null;
   }
 
-  async #assign(generation: Generation, assignment: readonly TopicPartitions[]): Promise<void> {
-    try {
-      const positions = await this.#commits.fetch(assignment, this.#view.signal);
-      if (this.#membership.generation !== generation) return;
-      this.#assigned = new Map();
-      for (const { topic, partitions } of assignment) {
-        for (const partition of partitions) {
-          const assigned = new AssignedPartition(topic, partition, generation.id);
-          const { offset, leaderEpoch } = positions.get(topic)?.get(partition) ?? {
-            offset: -1,
-            leaderEpoch: -1,
-          };
-          assigned.leaderEpoch = leaderEpoch;
-          assigned.reading = this.#fetcher.add(topic, partition, offset, leaderEpoch);
-          this.#assigned.set(nameOf(topic, partition), assigned);
-        }
+  /** Hands its partitions over and leaves the group. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#fetcher.stop();
+    await this.#membership.stop();
+    for (const purpose of this.#purposes) this.#view.release(purpose);
+  }
+
+  async #assign(
+    generation: Generation,
+    assignment: readonly TopicPartitions[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const positions = await this.#commits.fetch(assignment, signal);
+    if (signal.aborted) return;
+    this.#assigned = new Map();
+    for (const { topic, partitions } of assignment) {
+      for (const partition of partitions) {
+        const { offset, leaderEpoch } = positions.get(topic)!.get(partition)!;
+        const assigned = new AssignedPartition(topic, partition, generation.id);
+        assigned.leaderEpoch = leaderEpoch;
+        assigned.reading = this.#fetcher.add(topic, partition, offset, leaderEpoch);
+        this.#assigned.set(nameOf(topic, partition), assigned);
       }
-      await this.#events.assigned([...this.#assigned.values()]);
-    } catch (error) {
-      if (!this.#view.signal.aborted && !this.#isFailed) this.#events.troubled(error as Error);
-      this.#membership.suspect();
     }
+    await this.#events.assigned([...this.#assigned.values()]);
   }
 
   async #revoke(): Promise<void> {

@@ -12,6 +12,7 @@ import {
 import { Backoff } from './backoff.ts';
 import type { ClusterView } from './cluster-view.ts';
 import { BrokerError, ClientError } from './errors.ts';
+import { sleep } from './waiting.ts';
 
 export interface FetcherOptions {
   /** Names the connections that only this fetcher uses. */
@@ -49,7 +50,8 @@ class Reading implements FetchedPartition {
   position: number;
   /** The next offset to fetch: ahead of `position` by what is held. */
   fetchOffset: number;
-  lastEpoch: number;
+  /** The leader epoch of what was fetched last, −1 when it is not known: a leader that has other records in it says so. */
+  fetchedEpoch: number;
   credits = 0;
   held: RecordBatch[] = [];
   heldBytes = 0;
@@ -69,16 +71,47 @@ class Reading implements FetchedPartition {
     this.partition = partition;
     this.position = offset;
     this.fetchOffset = offset;
-    this.lastEpoch = leaderEpoch;
+    this.fetchedEpoch = leaderEpoch;
     this.isReset = offset < 0;
   }
+
+  /** Goes on at another offset: what was fetched and not delivered is dropped. */
+  moveTo(offset: number, leaderEpoch: number): void {
+    this.version++;
+    this.isReset = offset < 0;
+    this.position = offset;
+    this.fetchOffset = offset;
+    this.fetchedEpoch = leaderEpoch;
+    this.dropHeld();
+    this.ready = [];
+    this.notBefore = 0;
+  }
+
+  dropHeld(): void {
+    this.held = [];
+    this.heldBytes = 0;
+  }
+
+  get hasUndelivered(): boolean {
+    return this.ready.length > 0 || this.held.length > 0;
+  }
+}
+
+/** One broker that is being read from. */
+interface Source {
+  isBusy: boolean;
+  /** Milliseconds that the next fetch may be held from which partitions are left out. */
+  shortWaitMs: number;
+  /** For answers that come early and bring nothing. */
+  readonly backoff: Backoff;
 }
 
 const earliest = -2;
 const latest = -1;
-/** How long a broker may hold a fetch from which partitions were left out that soon take more. */
+/** How long a broker may hold a fetch from which partitions were left out that may soon take more, at first. */
 const shortWaitMs = 5;
 const idleMs = 50;
+const requestSlackMs = 30_000;
 
 /**
  * Reads partitions: one fetch at a time to each broker that leads any of them, records delivered as far as they
@@ -89,11 +122,10 @@ export class Fetcher {
   readonly #options: FetcherOptions;
   readonly #events: FetcherEvents;
   readonly #readings = new Set<Reading>();
-  readonly #busy = new Set<number>();
+  readonly #sources = new Map<number, Source>();
   readonly #closing = new AbortController();
   #timer: NodeJS.Timeout | null = null;
   #isDue = false;
-  #isStopped = false;
 
   constructor(view: ClusterView, options: FetcherOptions, events: FetcherEvents) {
     this.#view = view;
@@ -125,24 +157,21 @@ export class Fetcher {
     else this.#schedule();
   }
 
+  /** @param offset −1: wherever `from` says */
   seek(partition: FetchedPartition, offset: number): void {
-    const reading = partition as Reading;
-    reading.version++;
-    reading.position = offset;
-    reading.fetchOffset = offset;
-    reading.isReset = offset < 0;
-    reading.held = [];
-    reading.heldBytes = 0;
-    reading.ready = [];
+    (partition as Reading).moveTo(offset, -1);
     this.#schedule();
   }
 
   /** Fetches no more. What is held may still be asked for. */
   stop(): void {
-    this.#isStopped = true;
     this.#closing.abort();
     clearTimeout(this.#timer ?? undefined);
     this.#timer = null;
+  }
+
+  get #isStopped(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   #schedule(): void {
@@ -156,12 +185,12 @@ export class Fetcher {
 
   /** Starts a fetch to every broker that has something to read and is not being asked already. */
   #look(): void {
-    if (this.#isStopped) return;
+    if (this.#isStopped || this.#view.signal.aborted) return;
     const now = performance.now();
     const byLeader = new Map<number, { wanted: Reading[]; leftOut: boolean }>();
     let mustLookAgain = false;
     for (const reading of this.#readings) {
-      if (reading.isOut) continue;
+      if (reading.isOut || reading.notBefore === Infinity) continue;
       if (reading.notBefore > now) {
         mustLookAgain = true;
         continue;
@@ -174,12 +203,13 @@ export class Fetcher {
       }
       const of = byLeader.get(leader.leader) ?? { wanted: [], leftOut: false };
       byLeader.set(leader.leader, of);
-      if (reading.heldBytes < this.#options.prefetchBytes) of.wanted.push(reading);
+      if (this.#takesMore(reading)) of.wanted.push(reading);
       else of.leftOut = true;
     }
     for (const [nodeId, { wanted, leftOut }] of byLeader) {
-      if (wanted.length > 0 && !this.#busy.has(nodeId)) void this.#fetch(nodeId, wanted, leftOut);
+      if (wanted.length > 0 && !this.#source(nodeId).isBusy) void this.#serve(nodeId, wanted, leftOut);
     }
+    if (this.#view.isStale) this.#view.refreshInBackground();
     if (mustLookAgain) {
       this.#timer ??= setTimeout(() => {
         this.#timer = null;
@@ -188,28 +218,56 @@ export class Fetcher {
     }
   }
 
-  async #fetch(nodeId: number, wanted: readonly Reading[], leftOut: boolean): Promise<void> {
-    this.#busy.add(nodeId);
-    const asked = wanted.map((reading) => ({ reading, version: reading.version }));
+  /** One whose position is gone first delivers what it has: that was good when it was fetched. */
+  #takesMore(reading: Reading): boolean {
+    if (reading.isReset) return !reading.hasUndelivered;
+    return reading.heldBytes < this.#options.prefetchBytes;
+  }
+
+  #source(nodeId: number): Source {
+    let source = this.#sources.get(nodeId);
+    if (source === undefined)
+      this.#sources.set(nodeId, (source = { isBusy: false, shortWaitMs, backoff: new Backoff(10, 1_000) }));
+    return source;
+  }
+
+  async #serve(nodeId: number, wanted: readonly Reading[], leftOut: boolean): Promise<void> {
+    const source = this.#source(nodeId);
+    source.isBusy = true;
     for (const reading of wanted) reading.isOut = true;
     try {
       const lost = wanted.filter(({ isReset }) => isReset);
       // A position first: nothing can be fetched without one.
       if (lost.length > 0) await this.#reset(nodeId, lost);
-      else this.#take(asked, await this.#ask(nodeId, wanted, leftOut));
+      else await this.#fetch(nodeId, source, wanted, leftOut);
     } catch (error) {
       if (!this.#isStopped) for (const reading of wanted) this.#later(reading, error as Error);
     }
-    this.#busy.delete(nodeId);
-    for (const reading of wanted) {
-      reading.isOut = false;
-      this.#deliver(reading);
-    }
+    source.isBusy = false;
+    for (const reading of wanted) reading.isOut = false;
+    for (const reading of wanted) this.#deliver(reading);
     this.#schedule();
   }
 
-  async #ask(nodeId: number, wanted: readonly Reading[], leftOut: boolean): Promise<Response<typeof fetch>> {
-    const { maxWaitMs, partitionBytesMax, fetchBytesMax } = this.#options;
+  async #fetch(nodeId: number, source: Source, wanted: readonly Reading[], leftOut: boolean): Promise<void> {
+    const { maxWaitMs } = this.#options;
+    const waitMs = leftOut ? Math.min(source.shortWaitMs, maxWaitMs) : maxWaitMs;
+    const asked = wanted.map((reading) => ({ reading, version: reading.version }));
+    const since = performance.now();
+    const response = await this.#ask(nodeId, wanted, waitMs);
+    if (this.#take(asked, response) > 0) {
+      source.backoff.reset();
+      return;
+    }
+    // A partition that stays left out is not being read: it need not keep the others' fetches short.
+    source.shortWaitMs = Math.min(source.shortWaitMs * 2, maxWaitMs);
+    // Nothing, and that before the time: a broker that does not hold fetches must not be asked in a tight loop.
+    if (performance.now() - since < waitMs / 2) await sleep(source.backoff.next(), this.#closing.signal);
+    else source.backoff.reset();
+  }
+
+  async #ask(nodeId: number, wanted: readonly Reading[], waitMs: number): Promise<Response<typeof fetch>> {
+    const { partitionBytesMax, fetchBytesMax } = this.#options;
     const connection = await this.#view.broker(nodeId, this.#options.purpose);
     const topics = new Map<string, Reading[]>();
     for (const reading of wanted) {
@@ -218,7 +276,6 @@ export class Fetcher {
       else of.push(reading);
     }
     const hasIds = [...topics.keys()].every((topic) => this.#view.topic(topic)?.id != null);
-    const waitMs = leftOut ? shortWaitMs : maxWaitMs;
     return connection.request(
       fetch,
       (version) => ({
@@ -232,38 +289,48 @@ export class Fetcher {
         topics: [...topics].map(([topic, readings]) => ({
           topic,
           topicId: this.#view.topic(topic)?.id ?? zeroUuid,
-          partitions: readings.map(({ partition, fetchOffset }) => ({
+          partitions: readings.map(({ partition, fetchOffset, fetchedEpoch }) => ({
             partition,
             fetchOffset,
+            lastFetchedEpoch: fetchedEpoch,
             currentLeaderEpoch: this.#view.leaderOf(topic, partition)?.leaderEpoch ?? -1,
             partitionMaxBytes: partitionBytesMax,
           })),
         })),
       }),
-      { timeoutMs: waitMs + 30_000, versionMax: hasIds ? 17 : 12 },
+      { timeoutMs: waitMs + requestSlackMs, versionMax: hasIds ? 17 : 12 },
     );
   }
 
+  /** @returns how many bytes of records came */
   #take(
     asked: readonly { readonly reading: Reading; readonly version: number }[],
     response: Response<typeof fetch>,
-  ): void {
+  ): number {
     if (response.errorCode) throw new BrokerError(errorName(response.errorCode), 'Fetch');
     const answers = new Map<string, NonNullable<typeof response.responses>[number]['partitions'][number]>();
     for (const { topic, topicId, partitions } of response.responses ?? []) {
-      const name = topic === '' ? this.#view.nameOf(topicId) : topic;
-      for (const answer of partitions) answers.set(`${name}/${answer.partitionIndex}`, answer);
+      const topicName = topic === '' ? this.#view.nameOf(topicId) : topic;
+      for (const answer of partitions) answers.set(`${topicName}/${answer.partitionIndex}`, answer);
     }
+    let bytes = 0;
     for (const { reading, version } of asked) {
       const answer = answers.get(`${reading.topic}/${reading.partition}`);
-      if (answer === undefined || reading.version !== version) continue;
-      if (answer.errorCode !== 0) this.#takeError(reading, answer.errorCode);
-      else this.#takeBatches(reading, answer.records ?? []);
+      if (reading.version !== version) continue;
+      // A broker may leave out what has nothing new only within a session, and we have none.
+      if (answer === undefined) this.#later(reading, senseless(reading, 'is not in the answer'));
+      else if (answer.errorCode !== 0) this.#takeError(reading, answer.errorCode);
+      else if ((answer.divergingEpoch?.endOffset ?? -1) >= 0)
+        this.#goBack(reading, answer.divergingEpoch!.endOffset, answer.divergingEpoch!.epoch);
+      else bytes += this.#takeBatches(reading, answer.records ?? []);
     }
+    return bytes;
   }
 
-  #takeBatches(reading: Reading, chunks: readonly Buffer[]): void {
+  #takeBatches(reading: Reading, chunks: readonly Buffer[]): number {
     const bytes = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+    if (bytes.length === 0) return 0;
+    const before = reading.fetchOffset;
     try {
       let position = 0;
       // The last batch may be cut where the answer ended; it comes whole with the next one.
@@ -274,30 +341,42 @@ export class Fetcher {
       ) {
         position += batch.sizeInBytes;
         if (batch.nextOffset <= reading.fetchOffset) continue;
-        if (batch.magic === 2 && !batch.checkCrc())
-          throw new WireError('RK9102', `at offset ${batch.baseOffset}`);
+        if (batch.magic !== 2)
+          throw new ClientError(
+            'RK9204',
+            `${name(reading)}: records of format ${batch.magic} at offset ${batch.baseOffset}`,
+          );
+        if (!batch.checkCrc()) throw new WireError('RK9102', `at offset ${batch.baseOffset}`);
         reading.fetchOffset = batch.nextOffset;
-        if (batch.magic < 2)
-          throw new ClientError('RK9204', `records of format ${batch.magic} at offset ${batch.baseOffset}`);
+        reading.fetchedEpoch = batch.partitionLeaderEpoch;
         reading.held.push(batch);
         reading.heldBytes += batch.sizeInBytes;
       }
+      if (reading.fetchOffset === before)
+        throw senseless(reading, `${bytes.length} bytes, but no batch that reaches past offset ${before}`);
       reading.backoff.reset();
     } catch (error) {
-      this.#later(reading, error as Error);
+      const { message } = error as Error;
+      this.#later(reading, error instanceof ClientError ? error : senseless(reading, message, error));
     }
+    return bytes.length;
   }
 
   #takeError(reading: Reading, errorCode: number): void {
     const error = errorName(errorCode);
-    const failure = new BrokerError(
-      error,
-      `Fetch of ${reading.topic}-${reading.partition} at ${reading.fetchOffset}`,
-    );
+    const failure = new BrokerError(error, `Fetch of ${name(reading)} at ${reading.fetchOffset}`);
     if (error !== 'OFFSET_OUT_OF_RANGE') return this.#later(reading, failure);
     this.#events.troubled(reading, failure);
     if (this.#options.from === 'none') reading.notBefore = Infinity;
     else reading.isReset = true;
+  }
+
+  /** The leader's log parts from what was read before this offset: records that were read are not in it any more. */
+  #goBack(reading: Reading, endOffset: number, epoch: number): void {
+    const offset = Math.min(endOffset, reading.fetchOffset);
+    const detail = `${name(reading)}: the log has lost what was read from offset ${offset} to ${reading.fetchOffset}`;
+    reading.moveTo(offset, epoch);
+    this.#later(reading, new ClientError('RK9211', detail));
   }
 
   /** Finds where the partitions begin or end, for those that have no position. */
@@ -330,19 +409,18 @@ export class Fetcher {
     for (const { name: topic, partitions } of response.topics) {
       for (const { partitionIndex, errorCode, offset } of partitions) {
         const reading = lost.find((each) => each.topic === topic && each.partition === partitionIndex);
-        if (reading === undefined || !reading.isReset) continue;
+        // It may have been sought or removed meanwhile.
+        if (reading === undefined || !reading.isReset || reading.isRemoved) continue;
         if (errorCode !== 0) {
           this.#later(reading, new BrokerError(errorName(errorCode), `ListOffsets of ${name(reading)}`));
           continue;
         }
-        reading.isReset = false;
-        reading.position = offset;
-        reading.fetchOffset = offset;
-        reading.held = [];
-        reading.heldBytes = 0;
-        reading.ready = [];
+        reading.moveTo(offset, -1);
       }
     }
+    for (const reading of lost)
+      if (reading.isReset && reading.notBefore <= performance.now())
+        this.#later(reading, senseless(reading, 'is not in the answer to ListOffsets'));
   }
 
   #later(reading: Reading, error: Error | null): void {
@@ -354,6 +432,7 @@ export class Fetcher {
 
   /** Hands over what is held, as far as it was asked for. */
   #deliver(reading: Reading): void {
+    const wasLeftOut = !this.#takesMore(reading);
     while (reading.credits > 0 && !reading.isRemoved) {
       if (reading.ready.length === 0 && !this.#decode(reading)) break;
       const count = Math.min(reading.credits, reading.ready.length);
@@ -363,7 +442,9 @@ export class Fetcher {
       reading.position = records.at(-1)!.offset + 1;
       this.#events.records(reading, records, reading.readyEpoch);
     }
-    if (!reading.isRemoved && reading.heldBytes < this.#options.prefetchBytes) this.#schedule();
+    if (reading.isRemoved || reading.isOut || !this.#takesMore(reading)) return;
+    if (wasLeftOut) for (const source of this.#sources.values()) source.shortWaitMs = shortWaitMs;
+    this.#schedule();
   }
 
   /** Opens held batches until one has records that are wanted; false when none has. */
@@ -371,13 +452,14 @@ export class Fetcher {
     for (let batch = reading.held[0]; batch !== undefined; batch = reading.held[0]) {
       let records: LogRecord[];
       try {
-        records = batch.isControl ? [] : decodeRecords(batch);
+        records = batch.isControl ? [] : recordsOf(batch);
       } catch (error) {
         // What cannot be read is not skipped: the position stays in front of it, and the owner decides.
+        reading.version++;
         reading.fetchOffset = reading.position;
-        reading.held = [];
-        reading.heldBytes = 0;
-        this.#later(reading, error as Error);
+        reading.fetchedEpoch = -1;
+        reading.dropHeld();
+        this.#later(reading, senseless(reading, (error as Error).message, error));
         return false;
       }
       reading.held.shift();
@@ -395,5 +477,23 @@ export class Fetcher {
     return false;
   }
 }
+
+/** @throws WireError, ClientError when the records are not what the batch's header says */
+function recordsOf(batch: RecordBatch): LogRecord[] {
+  const records = decodeRecords(batch);
+  let next = batch.baseOffset;
+  for (const { offset } of records) {
+    if (offset < next || offset >= batch.nextOffset)
+      throw new ClientError(
+        'RK9211',
+        `offset ${offset} in the batch of ${batch.baseOffset} to ${batch.lastOffset}`,
+      );
+    next = offset + 1;
+  }
+  return records;
+}
+
+const senseless = (reading: FetchedPartition, detail: string, cause?: unknown): ClientError =>
+  new ClientError('RK9211', `${name(reading)}: ${detail}`, cause === undefined ? {} : { cause });
 
 const name = ({ topic, partition }: FetchedPartition): string => `${topic}-${partition}`;

@@ -10,14 +10,14 @@ import {
   leaveGroup,
   syncGroup,
   type Api,
-  type ErrorName,
   type Response,
 } from '@rookery/wire';
 import { assignRanges, type GroupMember, type TopicPartitions } from './assignor.ts';
-import { Backoff, sleep } from './backoff.ts';
+import { Backoff } from './backoff.ts';
 import type { ClusterView } from './cluster-view.ts';
 import type { Body } from './connection.ts';
 import { BrokerError, ClientError, isRetriableError } from './errors.ts';
+import { sleep, until } from './waiting.ts';
 
 export interface MembershipOptions {
   /** Names the connection that only this member uses. */
@@ -40,11 +40,18 @@ export interface Generation {
 }
 
 export interface MembershipEvents {
-  /** The member has these partitions until `revoking` or `lost`. */
-  assigned(generation: Generation, partitions: readonly TopicPartitions[]): Promise<void>;
+  /**
+   * The member has these partitions until `revoking` or `lost`. When it rejects, the member gives them back.
+   * @param signal aborts when the generation is about to end
+   */
+  assigned(
+    generation: Generation,
+    partitions: readonly TopicPartitions[],
+    signal: AbortSignal,
+  ): Promise<void>;
   /** Awaited before the member joins again: finish, commit, let go. Heartbeats go on meanwhile. */
   revoking(generation: Generation): Promise<void>;
-  /** The group has given the partitions to others already; nothing can be committed any more. */
+  /** The group has given the partitions to others already, perhaps while they were being revoked. */
   lost(generation: Generation): void;
   /** Something went wrong that is tried again. */
   troubled(error: Error): void;
@@ -61,9 +68,18 @@ const watchMs = 30_000;
 /** The same while a topic is not there yet. */
 const watchMissingMs = 1_000;
 const requestSlackMs = 5_000;
+/** How long a member that goes waits for its farewell to be heard. */
+const leaveMs = 2_000;
 
-/** Why a generation is over. */
-type End = 'rebalance' | 'lost' | 'stopped';
+interface Joined {
+  readonly generation: Generation;
+  readonly assignment: readonly TopicPartitions[];
+  /** Of a leader: the topics of the group and how many partitions each had. */
+  readonly counts: ReadonlyMap<string, number> | null;
+}
+
+/** What a heartbeat tells. */
+type Pulse = 'alive' | 'unheard' | 'rebalance' | 'lost';
 
 /**
  * One member of a consumer group of the classic protocol: joins, assigns where it leads, keeps its session, and
@@ -74,11 +90,14 @@ export class Membership {
   readonly #options: MembershipOptions;
   readonly #events: MembershipEvents;
   readonly #stopping = new AbortController();
+  /** Aborts when the member stops, and when the client closes over its head. */
+  readonly #stopped: AbortSignal;
   #memberId = '';
   #generation: Generation | null = null;
   #running: Promise<void> | null = null;
+  #lastHeard = 0;
   /** Cuts the wait between two heartbeats short. */
-  #wake = new AbortController();
+  #wake: () => void = () => {};
   #isOutOfDate = false;
   #fenced: BrokerError | null = null;
 
@@ -86,6 +105,8 @@ export class Membership {
     this.#view = view;
     this.#options = options;
     this.#events = events;
+    this.#stopped = AbortSignal.any([this.#stopping.signal, view.signal]);
+    this.#stopped.addEventListener('abort', () => this.#wake());
   }
 
   get generation(): Generation | null {
@@ -98,159 +119,193 @@ export class Membership {
 
   /** A commit or a fetch of offsets was told that the generation is over: the group is asked what is the matter. */
   suspect(): void {
-    this.#wake.abort();
+    this.#wake();
   }
 
   /** Hands over the partitions and leaves the group. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    this.#wake.abort();
     await this.#running;
   }
 
   async #run(): Promise<void> {
     const backoff = new Backoff(50, 1_000);
-    while (!this.#isStopped) {
+    while (!this.#stopped.aborted) {
       try {
-        const { generation, assignment, watched } = await this.#join();
-        this.#generation = generation;
+        await this.#serve(await this.#join());
         backoff.reset();
-        await this.#serve(generation, assignment, watched);
-        if (this.#fenced !== null) return this.#events.failed(this.#fenced);
+        if (this.#fenced === null) continue;
+        return this.#events.failed(this.#fenced);
       } catch (error) {
-        if (this.#isStopped) break;
-        if (!this.#mayTryAgain(error as Error)) {
-          this.#events.failed(error as Error);
-          return;
+        if (this.#stopped.aborted) break;
+        const refusal = error instanceof BrokerError ? error.error : null;
+        if (refusal === 'FENCED_INSTANCE_ID') return this.#events.failed(error as Error);
+        if (refusal === 'UNKNOWN_MEMBER_ID') this.#memberId = '';
+        else if (refusal !== 'ILLEGAL_GENERATION' && refusal !== 'REBALANCE_IN_PROGRESS') {
+          if (error instanceof ClientError && !isRetriableError(error)) {
+            this.#events.failed(error);
+            break;
+          }
+          this.#events.troubled(error as Error);
+          this.#view.forgetCoordinator(this.#options.group);
         }
-        this.#events.troubled(error as Error);
-        this.#view.forgetCoordinator(this.#options.group);
-        await sleep(backoff.next(), this.#stopping.signal);
+        await sleep(backoff.next(), this.#stopped);
       }
     }
     await this.#leave();
   }
 
-  get #isStopped(): boolean {
-    return this.#stopping.signal.aborted || this.#view.signal.aborted;
-  }
-
-  #mayTryAgain(error: Error): boolean {
-    if (
-      error instanceof BrokerError &&
-      (error.error === 'UNKNOWN_MEMBER_ID' || error.error === 'ILLEGAL_GENERATION')
-    ) {
-      this.#memberId = '';
-      return true;
-    }
-    if (error instanceof BrokerError && error.error === 'REBALANCE_IN_PROGRESS') return true;
-    return isRetriableError(error) || !(error instanceof ClientError);
-  }
-
   /** One generation: from its assignment to the end of it. */
-  async #serve(
-    generation: Generation,
-    assignment: readonly TopicPartitions[],
-    watched: ReadonlyMap<string, number> | null,
-  ): Promise<void> {
-    const watch = watched === null ? null : this.#watchTopics(watched);
-    const assigning = this.#events.assigned(generation, assignment);
+  async #serve({ generation, assignment, counts }: Joined): Promise<void> {
+    const ending = new AbortController();
+    this.#generation = generation;
+    this.#lastHeard = performance.now();
+    this.#isOutOfDate = false;
+    const watch = counts === null ? null : this.#watchTopics(counts);
+    let failure: unknown = null;
+    const assigning = this.#events.assigned(generation, assignment, ending.signal).catch((error: unknown) => {
+      if (ending.signal.aborted) return;
+      failure = error;
+      this.#isOutOfDate = true;
+      this.#wake();
+    });
     const end = await this.#keepAlive(generation);
-    clearTimeout(watch?.timer);
-    if (watch !== null) watch.isOver = true;
-    await assigning;
+    ending.abort();
+    watch?.stop();
     if (end === 'lost') {
-      this.#events.lost(generation);
       this.#generation = null;
-      return;
+      this.#events.lost(generation);
+      await assigning;
+    } else {
+      await assigning;
+      await this.#revoke(generation);
     }
-    await this.#revoke(generation);
+    if (failure !== null) throw failure as Error;
   }
 
   /** Lets the owner finish, alive in the group for as long as that takes. */
   async #revoke(generation: Generation): Promise<void> {
-    let isLost = false;
-    let isDone = false;
-    const beat = async (): Promise<void> => {
-      while (!isDone && !isLost) {
-        await sleep(this.#options.heartbeatMs, this.#wake.signal);
-        if (!isDone) isLost = (await this.#heartbeat(generation)) === 'lost';
-      }
-    };
-    this.#wake = new AbortController();
-    const beating = beat();
-    await this.#events.revoking(generation);
-    isDone = true;
-    this.#wake.abort();
-    await beating;
+    const done = new AbortController();
+    const revoking = this.#events
+      .revoking(generation)
+      .catch((error: unknown) => this.#events.troubled(error as Error))
+      .finally(() => {
+        done.abort();
+        this.#wake();
+      });
+    while (!done.signal.aborted) {
+      await this.#pause();
+      if (done.signal.aborted) break;
+      // That the group rebalances is known; only the loss of the membership is news.
+      if ((await this.#heartbeat(generation, done.signal)) !== 'lost' && this.#isHeard) continue;
+      this.#generation = null;
+      this.#events.lost(generation);
+      break;
+    }
+    await revoking;
     this.#generation = null;
   }
 
   /** Heartbeats until the generation ends. */
-  async #keepAlive(generation: Generation): Promise<End> {
-    let lastHeard = performance.now();
+  async #keepAlive(generation: Generation): Promise<'rebalance' | 'lost'> {
     for (;;) {
-      this.#wake = new AbortController();
-      if (!this.#isStopped && !this.#isOutOfDate) await sleep(this.#options.heartbeatMs, this.#wake.signal);
-      if (this.#isStopped) return 'stopped';
-      if (this.#isOutOfDate) {
-        this.#isOutOfDate = false;
-        return 'rebalance';
-      }
-      const heard = await this.#heartbeat(generation);
-      if (heard === 'alive') lastHeard = performance.now();
-      else if (heard !== 'unheard') return heard;
+      if (!this.#stopped.aborted && !this.#isOutOfDate) await this.#pause();
+      if (this.#stopped.aborted || this.#isOutOfDate) return 'rebalance';
+      const heard = await this.#heartbeat(generation, this.#stopped);
+      if (heard === 'rebalance' || heard === 'lost') return heard;
       // Whoever was not heard for a session has lost its partitions, whether or not it was told.
-      else if (performance.now() - lastHeard > this.#options.sessionTimeoutMs) return 'lost';
+      if (!this.#isHeard) return 'lost';
     }
   }
 
-  async #heartbeat({ id, memberId }: Generation): Promise<'alive' | 'unheard' | 'rebalance' | 'lost'> {
-    const { group, instanceId } = this.#options;
+  get #isHeard(): boolean {
+    return performance.now() - this.#lastHeard < this.#options.sessionTimeoutMs;
+  }
+
+  /** Until the next heartbeat is due, or somebody cannot wait for it. */
+  async #pause(): Promise<void> {
+    const woken = new AbortController();
+    this.#wake = () => woken.abort();
+    await sleep(this.#options.heartbeatMs, woken.signal);
+  }
+
+  async #heartbeat({ id, memberId }: Generation, signal: AbortSignal): Promise<Pulse> {
+    const { group, instanceId, sessionTimeoutMs } = this.#options;
+    const leftMs = Math.max(1, Math.ceil(this.#lastHeard + sessionTimeoutMs - performance.now()));
+    const inTime = AbortSignal.any([signal, AbortSignal.timeout(leftMs)]);
+    const body = { groupId: group, generationId: id, memberId, groupInstanceId: instanceId };
     try {
-      const { errorCode } = await this.#ask(heartbeat, {
-        groupId: group,
-        generationId: id,
-        memberId,
-        groupInstanceId: instanceId,
-      });
-      switch (errorName(errorCode)) {
+      const { errorCode } = await this.#ask(heartbeat, body, inTime);
+      const error = errorName(errorCode);
+      switch (error) {
         case 'NONE':
+          this.#lastHeard = performance.now();
           return 'alive';
         case 'REBALANCE_IN_PROGRESS':
+          this.#lastHeard = performance.now();
           return 'rebalance';
         case 'UNKNOWN_MEMBER_ID':
-        case 'ILLEGAL_GENERATION':
           this.#memberId = '';
+          return 'lost';
+        case 'ILLEGAL_GENERATION':
+          // The group still knows this member: under another name it would have to wait for itself.
           return 'lost';
         case 'FENCED_INSTANCE_ID':
           // Another process has our name. To join again would fence that one in turn, for ever.
-          this.#fenced = new BrokerError(
-            'FENCED_INSTANCE_ID',
-            `instance '${instanceId}' of group '${group}'`,
-          );
+          this.#fenced = new BrokerError(error, `instance '${instanceId}' of group '${group}'`);
           return 'lost';
         default:
           this.#view.forgetCoordinator(group);
+          this.#events.troubled(new BrokerError(error, `Heartbeat of group '${group}'`));
           return 'unheard';
       }
     } catch (error) {
-      this.#events.troubled(error as Error);
+      if (!inTime.aborted) this.#events.troubled(error as Error);
       return 'unheard';
     }
   }
 
-  async #join(): Promise<{
-    generation: Generation;
-    assignment: readonly TopicPartitions[];
-    watched: ReadonlyMap<string, number> | null;
-  }> {
+  async #join(): Promise<Joined> {
+    const { group, instanceId } = this.#options;
+    let joined = await this.#askToJoin();
+    if (joined.errorCode === ErrorCode.MEMBER_ID_REQUIRED) {
+      this.#memberId = joined.memberId;
+      joined = await this.#askToJoin();
+    }
+    check(joined.errorCode, `JoinGroup of group '${group}'`);
+    this.#memberId = joined.memberId;
+    const plan = joined.leader === joined.memberId ? await this.#plan(joined) : null;
+    // A leader that came back under its instance id may be told to leave the assignment as it is.
+    const assignments = joined.skipAssignment === true ? [] : (plan?.assignments ?? []);
+    const synced = await this.#ask(
+      syncGroup,
+      {
+        groupId: group,
+        generationId: joined.generationId,
+        memberId: joined.memberId,
+        groupInstanceId: instanceId,
+        protocolType,
+        protocolName: joined.protocolName ?? protocolName,
+        assignments,
+      },
+      this.#stopped,
+      this.#options.rebalanceTimeoutMs + requestSlackMs,
+    );
+    check(synced.errorCode, `SyncGroup of group '${group}'`);
+    return {
+      generation: { id: joined.generationId, memberId: joined.memberId, instanceId },
+      assignment: readAssignment(synced.assignment),
+      counts: plan?.counts ?? null,
+    };
+  }
+
+  #askToJoin(): Promise<Response<typeof joinGroup>> {
     const { group, topics, instanceId, sessionTimeoutMs, rebalanceTimeoutMs } = this.#options;
     const metadata = versioned(
       subscriptionVersion,
       encodeMessage(consumerProtocolSubscription, subscriptionVersion, { topics, ownedPartitions: [] }),
     );
-    const joined = await this.#ask(
+    return this.#ask(
       joinGroup,
       {
         groupId: group,
@@ -261,36 +316,9 @@ export class Membership {
         protocolType,
         protocols: [{ name: protocolName, metadata }],
       },
+      this.#stopped,
       rebalanceTimeoutMs + requestSlackMs,
     );
-    if (joined.errorCode === ErrorCode.MEMBER_ID_REQUIRED) {
-      this.#memberId = joined.memberId;
-      return this.#join();
-    }
-    this.#check(joined.errorCode, 'JoinGroup');
-    this.#memberId = joined.memberId;
-    const isLeader = joined.leader === joined.memberId;
-    // A leader that came back under its instance id may be told to leave the assignment as it is.
-    const plan = isLeader && joined.skipAssignment !== true ? await this.#plan(joined) : null;
-    const synced = await this.#ask(
-      syncGroup,
-      {
-        groupId: group,
-        generationId: joined.generationId,
-        memberId: joined.memberId,
-        groupInstanceId: instanceId,
-        protocolType,
-        protocolName: joined.protocolName ?? protocolName,
-        assignments: plan?.assignments ?? [],
-      },
-      rebalanceTimeoutMs + requestSlackMs,
-    );
-    this.#check(synced.errorCode, 'SyncGroup');
-    return {
-      generation: { id: joined.generationId, memberId: joined.memberId, instanceId },
-      assignment: readAssignment(synced.assignment),
-      watched: plan?.counts ?? null,
-    };
   }
 
   /** The leader's work: who gets what. */
@@ -318,61 +346,79 @@ export class Membership {
   /** Partitions of each topic now; 0 for a topic that is not there. */
   async #countPartitions(topics: ReadonlySet<string>): Promise<Map<string, number>> {
     this.#view.want(topics);
-    await this.#view.refresh(this.#stopping.signal);
+    await this.#view.refresh(this.#stopped);
     return new Map([...topics].map((name) => [name, this.#view.topic(name)?.partitions.length ?? 0]));
   }
 
   /** Asks for a rebalance when topics have other partitions than they were assigned with. */
-  #watchTopics(counts: ReadonlyMap<string, number>): { timer?: NodeJS.Timeout; isOver: boolean } {
-    const state: { timer?: NodeJS.Timeout; isOver: boolean } = { isOver: false };
+  #watchTopics(counts: ReadonlyMap<string, number>): { stop(): void } {
     const isMissing = [...counts.values()].includes(0);
+    let isOver = false;
+    let timer: NodeJS.Timeout;
     const look = async (): Promise<void> => {
       try {
         const now = await this.#countPartitions(new Set(counts.keys()));
-        if (state.isOver) return;
+        if (isOver) return;
         if ([...now].some(([topic, count]) => count !== counts.get(topic))) {
           this.#isOutOfDate = true;
-          return this.#wake.abort();
+          return this.#wake();
         }
       } catch {
         // The next look will see it.
       }
-      if (!state.isOver) arm();
+      if (!isOver) arm();
     };
     const arm = (): void => {
-      state.timer = setTimeout(() => void look(), isMissing ? watchMissingMs : watchMs);
+      timer = setTimeout(() => void look(), isMissing ? watchMissingMs : watchMs);
     };
     arm();
-    return state;
+    return {
+      stop() {
+        isOver = true;
+        clearTimeout(timer);
+      },
+    };
   }
 
   async #leave(): Promise<void> {
     const memberId = this.#memberId;
-    const { group, instanceId } = this.#options;
+    const { group, instanceId, purpose } = this.#options;
+    // A join that was given up may still hold the connection; the farewell must not wait behind it.
+    this.#view.release(purpose);
     // A static member leaves nothing behind but its name: it is coming back.
     if (memberId === '' || instanceId !== null || this.#view.signal.aborted) return;
     this.#memberId = '';
+    const inTime = AbortSignal.any([this.#view.signal, AbortSignal.timeout(leaveMs)]);
     try {
-      await this.#ask(leaveGroup, (version) =>
-        version >= 3
-          ? { groupId: group, members: [{ memberId, groupInstanceId: null, reason: 'the consumer closes' }] }
-          : { groupId: group, memberId },
+      await this.#ask(
+        leaveGroup,
+        (version) =>
+          version >= 3
+            ? {
+                groupId: group,
+                members: [{ memberId, groupInstanceId: null, reason: 'the consumer closes' }],
+              }
+            : { groupId: group, memberId },
+        inTime,
       );
     } catch {
       // The session will run out instead.
     }
   }
 
-  async #ask<A extends Api>(api: A, body: Body<A>, timeoutMs?: number): Promise<Response<A>> {
-    const coordinator = await this.#view.coordinator(this.#options.group, this.#options.purpose);
-    return coordinator.request(api, body, timeoutMs === undefined ? {} : { timeoutMs });
+  async #ask<A extends Api>(
+    api: A,
+    body: Body<A>,
+    signal: AbortSignal,
+    timeoutMs?: number,
+  ): Promise<Response<A>> {
+    const coordinator = await this.#view.coordinator(this.#options.group, this.#options.purpose, signal);
+    return until(coordinator.request(api, body, timeoutMs === undefined ? {} : { timeoutMs }), signal);
   }
+}
 
-  #check(errorCode: number, what: string): void {
-    if (errorCode === 0) return;
-    const error: ErrorName = errorName(errorCode);
-    throw new BrokerError(error, `${what} of group '${this.#options.group}'`);
-  }
+function check(errorCode: number, what: string): void {
+  if (errorCode !== 0) throw new BrokerError(errorName(errorCode), what);
 }
 
 function versioned(version: number, body: Buffer): Buffer {
@@ -382,9 +428,14 @@ function versioned(version: number, body: Buffer): Buffer {
   return bytes;
 }
 
+/** What a member reads; nothing where it cannot be read, for one bad member must not stop the whole group. */
 function readTopics(metadata: Buffer): string[] {
-  const version = Math.min(metadata.readInt16BE(0), 3);
-  return decodeMessage(consumerProtocolSubscription, version, metadata.subarray(2), 'allow').topics;
+  try {
+    const version = Math.min(metadata.readInt16BE(0), 3);
+    return decodeMessage(consumerProtocolSubscription, version, metadata.subarray(2), 'allow').topics;
+  } catch {
+    return [];
+  }
 }
 
 function readAssignment(bytes: Buffer): TopicPartitions[] {

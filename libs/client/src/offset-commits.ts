@@ -1,9 +1,10 @@
 import { errorName, offsetCommit, offsetFetch } from '@rookery/wire';
 import type { TopicPartitions } from './assignor.ts';
-import { Backoff, sleep } from './backoff.ts';
+import { Backoff } from './backoff.ts';
 import type { ClusterView } from './cluster-view.ts';
 import { BrokerError, ClientError, isRetriableError } from './errors.ts';
 import type { Generation } from './membership.ts';
+import { sleep } from './waiting.ts';
 
 export interface Position {
   /** The offset of the next record to read. */
@@ -12,36 +13,47 @@ export interface Position {
   readonly leaderEpoch: number;
 }
 
-interface Waiting {
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
+export interface OffsetCommitsOptions {
+  readonly group: string;
+  /** Names the connection that only this member uses. */
+  readonly purpose: string;
 }
+
+/** A position on its way, and everyone who waits for it: those of older ones of the partition too. */
+interface Pending {
+  readonly topic: string;
+  readonly partition: number;
+  readonly generation: Generation;
+  position: Position;
+  readonly deadline: number;
+  readonly waiting: { resolve(): void; reject(error: Error): void }[];
+}
+
+/** How long a commit is tried again before whoever waits is told. */
+const commitMs = 30_000;
 
 /**
  * How far a group has read, kept by its coordinator. Commits that come while one is under way are joined into
- * the next: per partition only the newest position counts.
+ * the next: per partition only the newest position counts. A position belongs to the generation in which it was
+ * reached, and is never kept in the name of a later one.
  */
 export class OffsetCommits {
   readonly #view: ClusterView;
-  readonly #group: string;
-  readonly #purpose: string;
+  readonly #options: OffsetCommitsOptions;
   readonly #generation: () => Generation | null;
   /** The broker says that the generation is over. */
   readonly #suspect: () => void;
-  #positions = new Map<string, Map<number, Position>>();
-  #waiting: Waiting[] = [];
+  #pending = new Map<string, Pending>();
   #isUnderWay = false;
 
   constructor(
     view: ClusterView,
-    group: string,
-    purpose: string,
+    options: OffsetCommitsOptions,
     generation: () => Generation | null,
     suspect: () => void,
   ) {
     this.#view = view;
-    this.#group = group;
-    this.#purpose = purpose;
+    this.#options = options;
     this.#generation = generation;
     this.#suspect = suspect;
   }
@@ -51,10 +63,12 @@ export class OffsetCommits {
    * @throws ClientError RK9210 when the generation is over, RK9208 for other refusals
    */
   commit(topic: string, partition: number, position: Position): Promise<void> {
-    const partitions = this.#positions.get(topic) ?? new Map<number, Position>();
-    this.#positions.set(topic, partitions.set(partition, position));
+    const generation = this.#generation();
+    if (generation === null) return Promise.reject(new ClientError('RK9210', `${topic}-${partition}`));
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ resolve, reject });
+      const deadline = performance.now() + commitMs;
+      const waiting = [{ resolve, reject }];
+      this.#join({ topic, partition, generation, position, deadline, waiting });
       if (!this.#isUnderWay) void this.#run();
     });
   }
@@ -64,18 +78,34 @@ export class OffsetCommits {
     assignment: readonly TopicPartitions[],
     signal: AbortSignal,
   ): Promise<Map<string, Map<number, Position>>> {
+    if (assignment.length === 0) return new Map();
     const backoff = new Backoff();
     for (;;) {
       try {
-        return await this.#fetch(assignment);
+        return await this.#fetch(assignment, signal);
       } catch (error) {
         signal.throwIfAborted();
         // A failure must never look like 'nothing committed': that would start the partition all over.
-        if (!isRetriableError(error) && !isUnstable(error)) throw error;
-        this.#view.forgetCoordinator(this.#group);
+        if (!isRetriableError(error)) throw error;
+        this.#view.forgetCoordinator(this.#options.group);
         await sleep(backoff.next(), signal);
         signal.throwIfAborted();
       }
+    }
+  }
+
+  /** Puts a newer position in the place of an older one; an older generation's is over. */
+  #join(added: Pending): void {
+    const key = `${added.topic}/${added.partition}`;
+    const earlier = this.#pending.get(key);
+    if (earlier === undefined) {
+      this.#pending.set(key, added);
+    } else if (earlier.generation === added.generation) {
+      earlier.position = added.position;
+      earlier.waiting.push(...added.waiting);
+    } else {
+      this.#pending.set(key, added);
+      fail(earlier, new ClientError('RK9210', key));
     }
   }
 
@@ -84,48 +114,97 @@ export class OffsetCommits {
     // What else is settled in this turn goes along.
     await Promise.resolve();
     const backoff = new Backoff();
-    while (this.#waiting.length > 0) {
-      const positions = this.#positions;
-      const waiting = this.#waiting;
-      this.#positions = new Map();
-      this.#waiting = [];
-      for (;;) {
-        try {
-          await this.#commit(positions);
-          for (const { resolve } of waiting) resolve();
-          break;
-        } catch (error) {
-          const mayRetry =
-            isRetriableError(error) && this.#generation() !== null && !this.#view.signal.aborted;
-          if (!mayRetry) {
-            for (const { reject } of waiting) reject(error as Error);
-            break;
-          }
-          this.#view.forgetCoordinator(this.#group);
-          await sleep(backoff.next(), this.#view.signal);
-        }
+    while (this.#pending.size > 0) {
+      const taken = [...this.#pending.values()];
+      this.#pending = new Map();
+      const again = await this.#commit(taken);
+      if (again.length === 0) {
+        backoff.reset();
+        continue;
       }
+      await sleep(backoff.next(), this.#view.signal);
+      this.#takeBack(again);
     }
     this.#isUnderWay = false;
   }
 
-  async #commit(positions: ReadonlyMap<string, ReadonlyMap<number, Position>>): Promise<void> {
+  /** What failed goes again, unless a newer position has come meanwhile: then that one answers for both. */
+  #takeBack(failed: readonly Pending[]): void {
+    for (const pending of failed) {
+      const key = `${pending.topic}/${pending.partition}`;
+      const newer = this.#pending.get(key);
+      if (newer === undefined) this.#pending.set(key, pending);
+      else if (newer.generation === pending.generation) newer.waiting.unshift(...pending.waiting);
+      else fail(pending, new ClientError('RK9210', key));
+    }
+  }
+
+  /** Settles what it can. @returns what is worth another attempt */
+  async #commit(taken: readonly Pending[]): Promise<Pending[]> {
     const generation = this.#generation();
-    if (generation === null) throw new ClientError('RK9210', `group '${this.#group}'`);
-    const coordinator = await this.#view.coordinator(this.#group, this.#purpose);
+    const current: Pending[] = [];
+    for (const pending of taken) {
+      if (generation !== null && pending.generation === generation) current.push(pending);
+      else fail(pending, new ClientError('RK9210', `${pending.topic}-${pending.partition}`));
+    }
+    if (generation === null || current.length === 0) return [];
+    let answers: Map<string, number>;
+    try {
+      answers = await this.#ask(generation, current);
+    } catch (error) {
+      this.#view.forgetCoordinator(this.#options.group);
+      return current.filter((pending) => this.#mayTryAgain(pending, error));
+    }
+    return current.filter((pending) => {
+      const { topic, partition } = pending;
+      const errorCode = answers.get(`${topic}/${partition}`);
+      const where = `offset of ${topic}-${partition} for group '${this.#options.group}'`;
+      if (errorCode === undefined) return this.#mayTryAgain(pending, new ClientError('RK9211', where));
+      if (errorCode !== 0) return this.#refused(pending, new BrokerError(errorName(errorCode), where));
+      for (const { resolve } of pending.waiting) resolve();
+      return false;
+    });
+  }
+
+  #refused(pending: Pending, error: BrokerError): boolean {
+    if (isOver.has(error.error)) {
+      this.#suspect();
+      fail(pending, new ClientError('RK9210', error.detail, { cause: error }));
+      return false;
+    }
+    if (isElsewhere.has(error.error)) this.#view.forgetCoordinator(this.#options.group);
+    return this.#mayTryAgain(pending, error);
+  }
+
+  #mayTryAgain(pending: Pending, error: unknown): boolean {
+    if (isRetriableError(error) && pending.deadline > performance.now() && !this.#view.signal.aborted)
+      return true;
+    fail(pending, error as Error);
+    return false;
+  }
+
+  async #ask(generation: Generation, positions: readonly Pending[]): Promise<Map<string, number>> {
+    const { group, purpose } = this.#options;
+    const inTime = AbortSignal.any([this.#view.signal, AbortSignal.timeout(commitMs)]);
+    const coordinator = await this.#view.coordinator(group, purpose, inTime).catch((error: unknown) => {
+      throw inTime.aborted && !this.#view.signal.aborted
+        ? new ClientError('RK9201', `the coordinator of group '${group}' in ${commitMs} ms`)
+        : error;
+    });
+    const byTopic = Map.groupBy(positions, ({ topic }) => topic);
     const response = await coordinator.request(
       offsetCommit,
       {
-        groupId: this.#group,
+        groupId: group,
         generationIdOrMemberEpoch: generation.id,
         memberId: generation.memberId,
         groupInstanceId: generation.instanceId,
-        topics: [...positions].map(([name, partitions]) => ({
+        topics: [...byTopic].map(([name, partitions]) => ({
           name,
-          partitions: [...partitions].map(([partitionIndex, { offset, leaderEpoch }]) => ({
-            partitionIndex,
-            committedOffset: offset,
-            committedLeaderEpoch: leaderEpoch,
+          partitions: partitions.map(({ partition, position }) => ({
+            partitionIndex: partition,
+            committedOffset: position.offset,
+            committedLeaderEpoch: position.leaderEpoch,
             committedMetadata: '',
           })),
         })),
@@ -133,44 +212,46 @@ export class OffsetCommits {
       // From version 10 on topics go by id.
       { versionMax: 9 },
     );
+    const answers = new Map<string, number>();
     for (const { name, partitions } of response.topics)
-      for (const { partitionIndex, errorCode } of partitions) {
-        if (errorCode === 0) continue;
-        const error = errorName(errorCode);
-        const where = `offset of ${name}-${partitionIndex} for group '${this.#group}'`;
-        if (isOver.has(error)) {
-          this.#suspect();
-          throw new ClientError('RK9210', where, { cause: new BrokerError(error, where) });
-        }
-        throw new BrokerError(error, where);
-      }
+      for (const { partitionIndex, errorCode } of partitions)
+        answers.set(`${name}/${partitionIndex}`, errorCode);
+    return answers;
   }
 
-  async #fetch(assignment: readonly TopicPartitions[]): Promise<Map<string, Map<number, Position>>> {
-    const coordinator = await this.#view.coordinator(this.#group, this.#purpose);
+  async #fetch(
+    assignment: readonly TopicPartitions[],
+    signal: AbortSignal,
+  ): Promise<Map<string, Map<number, Position>>> {
+    const { group, purpose } = this.#options;
+    const coordinator = await this.#view.coordinator(group, purpose, signal);
     const topics = assignment.map(({ topic, partitions }) => ({ name: topic, partitionIndexes: partitions }));
     const response = await coordinator.request(
       offsetFetch,
       (version) =>
         version >= 8
-          ? { groups: [{ groupId: this.#group, topics }], requireStable: true }
-          : { groupId: this.#group, topics, ...(version >= 7 ? { requireStable: true } : {}) },
+          ? { groups: [{ groupId: group, topics }], requireStable: true }
+          : { groupId: group, topics, ...(version >= 7 ? { requireStable: true } : {}) },
       { versionMax: 9 },
     );
-    const answer = response.groups?.[0] ?? response;
+    const answer = response.groups === undefined ? response : response.groups[0];
     const check = (errorCode: number | undefined, where: string): void => {
       if (errorCode) throw new BrokerError(errorName(errorCode), where);
     };
-    check(answer.errorCode, `offsets of group '${this.#group}'`);
+    check(answer?.errorCode, `offsets of group '${group}'`);
     const positions = new Map<string, Map<number, Position>>();
-    for (const { name, partitions } of answer.topics ?? []) {
+    for (const { name, partitions } of answer?.topics ?? []) {
       const of = new Map<number, Position>();
       positions.set(name!, of);
       for (const { partitionIndex, committedOffset, committedLeaderEpoch, errorCode } of partitions) {
-        check(errorCode, `offset of ${name}-${partitionIndex} for group '${this.#group}'`);
+        check(errorCode, `offset of ${name}-${partitionIndex} for group '${group}'`);
         of.set(partitionIndex, { offset: committedOffset, leaderEpoch: committedLeaderEpoch ?? -1 });
       }
     }
+    for (const { topic, partitions } of assignment)
+      for (const partition of partitions)
+        if (!positions.get(topic)?.has(partition))
+          throw new ClientError('RK9211', `${topic}-${partition} is not in the answer to OffsetFetch`);
     return positions;
   }
 }
@@ -182,5 +263,8 @@ const isOver = new Set([
   'REBALANCE_IN_PROGRESS',
 ]);
 
-const isUnstable = (error: unknown): boolean =>
-  error instanceof BrokerError && error.error === 'UNSTABLE_OFFSET_COMMIT';
+const isElsewhere = new Set(['NOT_COORDINATOR', 'COORDINATOR_NOT_AVAILABLE']);
+
+function fail(pending: Pending, error: Error): void {
+  for (const { reject } of pending.waiting) reject(error);
+}
