@@ -25,7 +25,9 @@ import type { Handler } from './server/handler.ts';
 import { handlersOf } from './server/handlers.ts';
 import { Listener } from './server/listener.ts';
 import { MemoryBudget } from './server/memory-budget.ts';
+import type { Sending } from './server/outbox.ts';
 import type { Self } from './server/self.ts';
+import { TurnBudget } from './server/turn-budget.ts';
 import type { FileSystem } from './vfs/file-system.ts';
 
 export interface BrokerOptions {
@@ -54,6 +56,8 @@ const unreadBytesMax = 1024 * 1024;
 /** A peer that stops in the middle of a request, or does not take its answers, is given this long. */
 const stallMs = 60_000;
 const sendBuffers = { count: 64, size: 256 * 1024 };
+/** What all readers together get from files in one turn of the loop: a fraction of a millisecond's worth. */
+const sendTurnBytes = 1024 * 1024;
 
 /**
  * Puts the rooms together, from the disk up, and opens the doors last: who connects finds every partition
@@ -260,7 +264,12 @@ function openListener(
   const requests = new Map<string, number>();
   let refused = 0;
   const budget = new MemoryBudget(config.long('queued.max.request.bytes'));
-  const pool = new BufferPool(sendBuffers.count, sendBuffers.size);
+  const sending: Sending = {
+    pool: new BufferPool(sendBuffers.count, sendBuffers.size),
+    turns: new TurnBudget(clock, sendTurnBytes),
+    sendfile: config.bool('sendfile.enable'),
+    sent: { memory: 0, sendfile: 0, copy: 0 },
+  };
   const listener = new Listener({
     ...config.listener,
     connectionsMax: config.int('max.connections'),
@@ -278,7 +287,7 @@ function openListener(
         observe: ({ name }) => void requests.set(name, (requests.get(name) ?? 0) + 1),
       }),
       budget,
-      pool,
+      sending,
       limits: {
         frameBytesMax: config.int('socket.request.max.bytes'),
         inFlightMax: requestsInFlightMax,
@@ -298,6 +307,12 @@ function openListener(
   );
   metrics.counter('rookery_bytes_in_total', 'Bytes received from Kafka clients.', () => traffic.bytesIn);
   metrics.counter('rookery_bytes_out_total', 'Bytes sent to Kafka clients.', () => traffic.bytesOut);
+  metrics.counters(
+    'rookery_fetch_bytes_total',
+    'Bytes of records sent to readers, by the way they took: from memory, by sendfile, or copied from a file.',
+    'path',
+    () => new Map(Object.entries(sending.sent)),
+  );
   metrics.counters('rookery_requests_total', 'Requests answered, by API.', 'api', () => requests);
   metrics.gauge('rookery_request_bytes', 'Bytes of large requests held in memory.', () => budget.held);
   return listener;

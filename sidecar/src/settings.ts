@@ -70,6 +70,8 @@ const actedOn: Readonly<Record<string, string>> = {
   'producer.id.expiration.ms':
     'a producer that was silent for so long is forgotten, unless it has a transaction open',
   'queued.max.request.bytes': 'bytes of large requests that may be in memory; connections wait for room',
+  'sendfile.enable':
+    'readers on plaintext sockets get files by sendfile, where the system has it; else through a buffer',
   'socket.request.max.bytes': 'the largest request; a larger one closes its connection',
   'transaction.state.log.num.partitions': 'how many partitions __transaction_state is made with',
   'transaction.state.log.segment.bytes': 'segment.bytes of __transaction_state',
@@ -103,6 +105,7 @@ admin.listener string 127.0.0.1:9644
 disk.min.free.bytes long 268435456 0..
 disk.reserve.bytes long 4194304 0..
 flush.mode string - sync/interval/os
+sendfile.enable boolean true
 `;
 
 const ownTopicSettings = `

@@ -1,11 +1,10 @@
 import type { Socket } from 'node:net';
 import { FrameCutter, WireError } from '@rookery/wire';
 import { releaseSpans } from '../vfs/file-region.ts';
-import type { BufferPool } from './buffer-pool.ts';
 import type { Dispatcher, Reply } from './dispatch.ts';
 import { FrameRefused } from './frame-refused.ts';
 import type { MemoryBudget } from './memory-budget.ts';
-import { Outbox } from './outbox.ts';
+import { Outbox, type Sending } from './outbox.ts';
 
 export interface ConnectionLimits {
   /** Largest request frame in bytes (`socket.request.max.bytes`). */
@@ -19,7 +18,7 @@ export interface ConnectionLimits {
 export interface ConnectionDeps {
   readonly dispatcher: Dispatcher;
   readonly budget: MemoryBudget;
-  readonly pool: BufferPool;
+  readonly sending: Sending;
   readonly limits: ConnectionLimits;
   readonly traffic: { bytesIn: number; bytesOut: number };
   /** A monotonic time in milliseconds. */
@@ -64,7 +63,7 @@ export class Connection {
     this.#deps = deps;
     this.#cutter = new FrameCutter(deps.limits.frameBytesMax);
     this.#outbox = new Outbox(socket, {
-      pool: deps.pool,
+      ...deps.sending,
       unreadBytesMax: deps.limits.unreadBytesMax,
       traffic: deps.traffic,
       moved: () => (this.lastActive = deps.now()),
@@ -133,8 +132,6 @@ export class Connection {
     if (this.#cutting || this.#closed) return;
     this.#cutting = true;
     try {
-      // One cork around the turn: answers to pipelined requests leave in one gathered write.
-      this.#socket.cork();
       while (this.#mayTake()) {
         const frame = this.#cutter.next();
         if (frame === null) {
@@ -148,7 +145,6 @@ export class Connection {
       this.#refuse(error);
     } finally {
       this.#cutting = false;
-      this.#socket.uncork();
     }
   }
 
@@ -159,7 +155,7 @@ export class Connection {
       !this.#ending &&
       !this.#waitsForBudget &&
       this.#slots.length < inFlightMax &&
-      this.#socket.writableLength < unreadBytesMax
+      this.#outbox.unreadBytes < unreadBytesMax
     );
   }
 
@@ -226,7 +222,6 @@ export class Connection {
     }
     if (ready === 0) return;
     this.#slots.splice(0, ready);
-    this.#outbox.flush();
     if (!this.#cutting) this.#cut();
   }
 

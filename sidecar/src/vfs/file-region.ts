@@ -9,34 +9,51 @@ export class FileRegion implements ByteSpan {
   readonly file: File;
   readonly position: number;
   readonly byteLength: number;
+  #inMemory: readonly Buffer[] | null;
 
-  constructor(file: File, position: number, byteLength: number) {
+  /** @param inMemory the same bytes, where they happen to be in memory still */
+  constructor(file: File, position: number, byteLength: number, inMemory: readonly Buffer[] | null = null) {
     file.retain();
     this.file = file;
     this.position = position;
     this.byteLength = byteLength;
+    this.#inMemory = inMemory;
+  }
+
+  /** The bytes, where they need not be fetched from the file. */
+  get inMemory(): readonly Buffer[] | null {
+    return this.#inMemory;
+  }
+
+  /** From here on only the file has the bytes: a reader that is slow to take them must not keep memory from others. */
+  leaveMemory(): void {
+    this.#inMemory = null;
   }
 
   /** As much as fits into the buffer, from `from` bytes into the region on. */
   async read(into: Buffer, from: number): Promise<Buffer> {
-    const piece = into.subarray(0, Math.min(into.length, this.byteLength - from));
-    return this.#whole(piece, await this.file.read(piece, this.position + from));
+    const piece = this.#fitting(into, from);
+    return this.#whole(piece, from, await this.file.read(piece, this.position + from));
   }
 
-  readNow(): Buffer {
-    const bytes = Buffer.allocUnsafe(this.byteLength);
-    return this.#whole(bytes, this.file.readNow(bytes, this.position));
+  readNow(into = Buffer.allocUnsafe(this.byteLength), from = 0): Buffer {
+    const piece = this.#fitting(into, from);
+    return this.#whole(piece, from, this.file.readNow(piece, this.position + from));
   }
 
   release(): void {
+    this.#inMemory = null;
     this.file.release();
   }
 
-  #whole(piece: Buffer, read: number): Buffer {
+  #fitting(into: Buffer, from: number): Buffer {
+    return into.subarray(0, Math.min(into.length, this.byteLength - from));
+  }
+
+  #whole(piece: Buffer, from: number, read: number): Buffer {
     if (read === piece.length) return piece;
-    throw new Error(
-      `${this.file.path} ends ${piece.length - read} bytes before position ${this.position + this.byteLength}`,
-    );
+    const [end, due] = [this.position + from + read, this.position + this.byteLength];
+    throw new Error(`${this.file.path} ends at position ${end}, bytes up to ${due} were to be sent`);
   }
 }
 

@@ -51,8 +51,23 @@ export interface File {
   /** Makes what was written durable. After a failure nothing is known of the unsynced bytes. */
   sync(): Promise<void>;
   syncNow(): void;
+  /** Null where the system has no such calls. */
+  readonly pageCache: PageCache | null;
   retain(): void;
   release(): void;
+}
+
+/** A file's bytes where the kernel keeps them: they can go to a socket without passing through our memory. */
+export interface PageCache {
+  /** Whether a range is in memory as far as a few probes can tell, so that touching it does not wait for the disk. */
+  isWarm(position: number, size: number): boolean;
+  /** Brings a range into memory, on the pool. A failure stays unsaid: who reads the range next will meet it. */
+  warm(position: number, size: number): Promise<void>;
+  /**
+   * Hands a range to the descriptor of a socket, on the loop and without waiting.
+   * @returns bytes that the socket took: fewer when it is full, 0 when it took none, whatever the reason
+   */
+  send(socket: number, position: number, size: number): number;
 }
 
 /** The whole of a file, null when there is none. */

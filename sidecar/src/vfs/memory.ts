@@ -366,6 +366,7 @@ interface Disk {
 
 class MemoryFile implements File {
   readonly path: string;
+  readonly pageCache = null;
   readonly #content: MemoryContent;
   readonly #disk: Disk;
   #holders = 1;

@@ -1,9 +1,10 @@
 import * as fs from 'node:fs';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SidecarError } from '../errors.ts';
-import { readFully, type File, type FileSystem, type Lock } from './file-system.ts';
+import { assert } from '../invariant.ts';
+import { readFully, type File, type FileSystem, type Lock, type PageCache } from './file-system.ts';
+import { linuxCalls, lockDescriptor } from './libc.ts';
 
 /** The real disk. Nothing else in the sidecar imports `node:fs`. */
 export const nodeFileSystem: FileSystem = {
@@ -48,7 +49,12 @@ export function temporaryDirectory(): { readonly path: string; removeNow(): void
 const { O_RDONLY, O_RDWR, O_CREAT } = fs.constants;
 const flags = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT };
 
-class NodeFile implements File {
+/** How far apart a range is probed. The kernel reads ahead, and drops what it read, in runs of this order. */
+const probeStride = 128 * 1024;
+/** Where warming reads to: one for all, since nobody ever looks at what is in it. */
+const nowhere = Buffer.allocUnsafeSlow(256 * 1024);
+
+class NodeFile implements File, PageCache {
   readonly path: string;
   readonly #fd: number;
   #holders = 1;
@@ -127,6 +133,39 @@ class NodeFile implements File {
     fs.fdatasyncSync(this.#fd);
   }
 
+  get pageCache(): PageCache | null {
+    return linuxCalls() === null ? null : this;
+  }
+
+  isWarm(position: number, size: number): boolean {
+    assert(this.#holders > 0, 'only an open file is probed');
+    const { isResident } = linuxCalls()!;
+    const last = position + size - 1;
+    for (let at = position; at < last; at += probeStride) if (!isResident(this.#fd, at)) return false;
+    return isResident(this.#fd, last);
+  }
+
+  warm(position: number, size: number): Promise<void> {
+    this.retain();
+    return new Promise((resolve) => {
+      const more = (at: number): void => {
+        const length = Math.min(nowhere.length, position + size - at);
+        fs.read(this.#fd, nowhere, 0, length, at, (error, count) => {
+          if (error === null && count > 0 && at + count < position + size) return more(at + count);
+          this.release();
+          resolve();
+        });
+      };
+      more(position);
+    });
+  }
+
+  send(socket: number, position: number, size: number): number {
+    // The number of a closed file is another file's by now, with another reader's bytes.
+    assert(this.#holders > 0, 'only an open file is sent');
+    return linuxCalls()!.send(socket, this.#fd, position, size);
+  }
+
   retain(): void {
     this.#holders++;
   }
@@ -146,26 +185,16 @@ function after(chunks: readonly Uint8Array[], written: number): readonly Uint8Ar
   return written === 0 ? chunks.slice(i) : [chunks[i]!.subarray(written), ...chunks.slice(i + 1)];
 }
 
-const lockExclusive = 2;
-const lockWithoutWaiting = 4;
-
-/** flock through FFI: Node has no call for it, and a lock by file content would outlive a crash. */
+/** A lock by file content would outlive a crash; the kernel's own goes with the process. */
 function lockFile(path: string): Lock | null {
   const fd = fs.openSync(path, O_RDWR | O_CREAT, 0o644);
-  const flock = loadFlock();
-  if (flock(fd, lockExclusive | lockWithoutWaiting) !== 0) {
-    fs.closeSync(fd);
-    return null;
-  }
-  return { release: () => fs.closeSync(fd) };
-}
-
-function loadFlock(): (fd: number, operation: number) => number {
+  let isLocked = false;
   try {
-    const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi').default;
-    const libc = koffi.load(process.platform === 'darwin' ? 'libc.dylib' : 'libc.so.6');
-    return libc.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number;
+    isLocked = lockDescriptor(fd);
   } catch (error) {
     throw new SidecarError('RK0301', 'this system offers no file lock through FFI', { cause: error });
+  } finally {
+    if (!isLocked) fs.closeSync(fd);
   }
+  return isLocked ? { release: () => fs.closeSync(fd) } : null;
 }
