@@ -15,6 +15,7 @@ import {
 import { NestFactory } from '@nestjs/core';
 import { sidecar } from '@rookery/kafka';
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
+import { IsInt, IsOptional } from 'class-validator';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -390,6 +391,47 @@ test('an error is retried in line with growing pauses, then logged with its plac
   await expect.poll(() => attempts, soon).toEqual(expected);
   expect(lines).toContain(`Handlers.handle skipped ${name}/0@1 after 3 attempts: TypeError: no such column`);
   expect(lines.filter((line) => line.includes('skipped'))).toHaveLength(1);
+});
+
+test('payloads are checked where they leave and where they arrive, and stay as they were', async () => {
+  class Reading {
+    @IsInt() n!: number;
+    @IsOptional() @IsInt() m?: number;
+  }
+  const readings = topic(freshTopic(), { schema: Reading });
+  const seen: Reading[] = [];
+  const lines: string[] = [];
+  @Injectable()
+  class Handlers {
+    @Subscribe(readings)
+    read(reading: Reading): void {
+      seen.push(reading);
+    }
+  }
+  const app = await context(appOf(optionsFor(readings.name), Handlers), lines);
+  const rookery = app.get(Rookery);
+  await expect(rookery.publish(readings, { n: 1.5 })).rejects.toMatchObject({
+    code: 'RK4002',
+    context: { violations: ['n must be an integer number'] },
+  });
+  const payload = Object.freeze({ n: 1, unknown: Object.freeze(['kept']) });
+  await rookery.publish(readings, payload);
+  // The same topic as code without the schema knows it.
+  await rookery.publish(readings.name, { n: 'one' });
+  await rookery.publish(readings, Object.assign(new Reading(), { n: 2, m: 3 }));
+  await expect.poll(() => seen.length, soon).toBe(2);
+  expect(seen.map((reading) => ({ ...reading }))).toEqual([
+    { n: 1, unknown: ['kept'] },
+    { n: 2, m: 3 },
+  ]);
+  for (const reading of seen) expect(reading).toBeInstanceOf(Reading);
+  expect(lines.filter((line) => line.includes('skipped'))).toEqual([
+    expect.stringMatching(
+      new RegExp(
+        `^Handlers.read skipped ${readings.name}/0@1 after one attempt: .*RK4002.*n must be an integer`,
+      ),
+    ),
+  ]);
 });
 
 test('two services of one group share the partitions, each key with one of them and in order', async () => {
