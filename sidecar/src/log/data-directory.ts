@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { randomUuid } from '../clock.ts';
 import { SidecarError } from '../errors.ts';
-import { readFile, writeAtomicallyNow, type FileSystem, type Lock } from '../vfs/file-system.ts';
+import { parentOf, readFile, writeAtomicallyNow, type FileSystem, type Lock } from '../vfs/file-system.ts';
 
 /** The version of everything that we write beside Kafka's own formats; see docs/format/data-directory.md. */
 const formatVersion = 1;
@@ -58,7 +58,7 @@ export class DataDirectory {
   static open(fs: FileSystem, path: string, nodeId: number, clock: Clock): DataDirectory {
     let lock: Lock | null;
     try {
-      fs.makeDirectory(path);
+      makeDurably(fs, path);
       lock = fs.lock(`${path}/${lockName}`);
     } catch (error) {
       if (error instanceof SidecarError) throw error;
@@ -112,6 +112,14 @@ export class DataDirectory {
   unlock(): void {
     this.#lock.release();
   }
+}
+
+/** The directory's own name must outlive a power cut too, and so must those of the parents made with it. */
+function makeDurably(fs: FileSystem, path: string): void {
+  const parents: string[] = [];
+  for (let at = path; at !== '/' && !fs.exists(at); at = parentOf(at)) parents.push(parentOf(at));
+  fs.makeDirectory(path);
+  for (const parent of parents) fs.syncDirectoryNow(parent);
 }
 
 /** Facts of our own about the directory, beside Kafka's files: `rookery.json`. */

@@ -26,6 +26,8 @@ export interface Checkpointed {
   readonly recoveryPoint: number;
   /** The last stop was orderly. */
   readonly isMarked: boolean;
+  /** The machine has not restarted since: what was written is there, synced or not. */
+  readonly isSameBoot: boolean;
   /** A sync failed: nothing at or after this offset may be trusted, however well it reads. Null for none. */
   readonly distrustedFrom: number | null;
 }
@@ -85,35 +87,37 @@ class Loading {
     const segment = this.#segments.at(index)!;
     const reason = found.damage ?? `a segment begins at ${found.gapAt}`;
     const segments = this.#segments;
-    const hasNewFiles = this.#isNew;
+    const synced = { unsynced: [], sealed: [], hasNewFiles: this.#isNew };
     if (action === 'refuse') {
       // The segments behind the damage stay on disk for the operator, but nobody reads past the hole.
       segments.cutAfter(index);
       const damage = `damaged below the recovery point, at offset ${nextOffset}: ${reason}`;
       const end = { offset: nextOffset, segment, position };
-      return { segments, damage, end, recoveryPoint, unsynced: [], hasNewFiles };
+      return { segments, damage, end, recoveryPoint, ...synced };
     }
     if (action === 'truncate') this.#cutTail(index, position, nextOffset, reason);
     const end = { offset: Math.max(nextOffset, logStartOffset), segment, position };
-    const synced = Math.min(recoveryPoint, end.offset);
-    if (isMarked) return { segments, damage: null, end, recoveryPoint: synced, unsynced: [], hasNewFiles };
+    const known = Math.min(recoveryPoint, end.offset);
+    if (isMarked) return { segments, damage: null, end, recoveryPoint: known, ...synced };
     this.#deps.epochs.truncateTo(end.offset + 1);
-    return { segments, damage: null, end, ...this.#makeDurable(segment, end.offset, synced), hasNewFiles };
+    if (action === 'keep' && known === end.offset)
+      return { segments, damage: null, end, recoveryPoint: known, ...synced };
+    return { segments, damage: null, end, ...this.#makeDurable(known, end.offset) };
   }
 
   /**
-   * What a crash left above the recovery point may be in the page cache alone. In sync mode it must not be read
-   * before it is on the platter; in the others the background sync gets to it.
+   * What a crash left above the recovery point may be in the page cache alone, bytes and names; and a segment
+   * that was cut off must not come back once others have taken its offsets. In sync mode nothing may be read
+   * before that is on the platter; in the others the background sync gets to it.
    */
-  #makeDurable(
-    segment: Segment,
-    logEndOffset: number,
-    recoveryPoint: number,
-  ): { recoveryPoint: number; unsynced: readonly Segment[] } {
-    if (recoveryPoint === logEndOffset) return { recoveryPoint, unsynced: [] };
-    if (this.#deps.config.flushMode !== 'sync') return { recoveryPoint, unsynced: [segment] };
-    segment.log.syncNow();
-    return { recoveryPoint: logEndOffset, unsynced: [] };
+  #makeDurable(recoveryPoint: number, logEndOffset: number): Omit<Recovered, 'end' | 'snapshotOffset'> {
+    const first = this.#segments.floor(recoveryPoint);
+    const unsynced = this.#segments.all().slice(first);
+    if (this.#deps.config.flushMode !== 'sync')
+      return { recoveryPoint, unsynced, sealed: unsynced.slice(0, -1), hasNewFiles: true };
+    for (const segment of unsynced) segment.syncNow();
+    this.#deps.fs.syncDirectoryNow(this.#deps.directory);
+    return { recoveryPoint: logEndOffset, unsynced: [], sealed: [], hasNewFiles: false };
   }
 
   /** After an orderly stop the last index entry leads to the end by a few headers. */
@@ -163,10 +167,12 @@ class Loading {
 
   /**
    * Where in a segment to begin: at the last index entry below the recovery point, if it tells the truth,
-   * else at the start. Entries above it are made again.
+   * else at the start. Entries above it are made again. When the power was gone, the indexes of a segment that
+   * was not sealed may be anything, each on its own, so all of them are made again.
    */
   #restart(segment: Segment): { position: number; expected: number } {
-    segment.restartIndexes(this.#checkpointed.recoveryPoint);
+    const { recoveryPoint, isSameBoot } = this.#checkpointed;
+    segment.restartIndexes(isSameBoot ? recoveryPoint : 0);
     const last = segment.index.last();
     if (last !== null) {
       const [batch] = segment.walk(last.position, segment.sizeInBytes);
