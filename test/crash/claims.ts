@@ -1,6 +1,8 @@
+import { assert } from '@rookery/sidecar/rooms/invariant';
 import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import { readFile } from '@rookery/sidecar/rooms/vfs/file-system';
-import { decodeRecords, RecordBatch } from '@rookery/wire';
+import { FileRegion } from '@rookery/sidecar/rooms/vfs/file-region';
+import { decodeRecords, RecordBatch, type ByteSpan } from '@rookery/wire';
 import type { KnownBatch, Promised } from './history.ts';
 import type { Machine } from './machine.ts';
 
@@ -44,9 +46,7 @@ function* offsetsAreFound(log: PartitionLog, promised: Promised): Generator<stri
   for (const { baseOffset, lastOffset, bytes } of batchesOf(log, promised)) {
     if (lastOffset < log.logStartOffset) continue;
     const offset = Math.max(log.logStartOffset, (baseOffset + lastOffset) >> 1);
-    const { spans } = log.read(offset, 1, Infinity, true);
-    const read = Buffer.concat(spans.map((span) => span.readNow()));
-    for (const span of spans) span.release();
+    const read = Buffer.concat(log.read(offset, 1, Infinity, true).spans.map(bytesOf));
     if (!read.equals(bytes)) yield `a read at ${offset} gives ${describe(read)}, not ${describe(bytes)}`;
   }
 }
@@ -120,8 +120,17 @@ export function stateOf(machine: Machine): string {
   return states.sort().join('\n');
 }
 
+function bytesOf(span: ByteSpan): Buffer {
+  assert(span instanceof FileRegion, 'a log is read by regions of its files');
+  const bytes = span.readNow();
+  span.release();
+  return bytes;
+}
+
 const batchesOf = (log: PartitionLog, { batches }: Promised): readonly KnownBatch[] =>
   batches.filter(({ lastOffset }) => lastOffset < log.logEndOffset);
 
 const describe = (bytes: Buffer): string =>
-  bytes.length < 61 ? `${bytes.length} bytes` : `${bytes.length} bytes from offset ${bytes.readBigInt64BE(0)} on`;
+  bytes.length < 61
+    ? `${bytes.length} bytes`
+    : `${bytes.length} bytes from offset ${bytes.readBigInt64BE(0)} on`;

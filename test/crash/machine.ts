@@ -1,10 +1,12 @@
 import { EventBus } from '@rookery/sidecar/rooms/events';
 import { DataDirectory } from '@rookery/sidecar/rooms/log/data-directory';
+import { DiskSpace } from '@rookery/sidecar/rooms/log/disk-space';
 import { LogManager } from '@rookery/sidecar/rooms/log/log-manager';
 import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { MemoryFileSystem } from '@rookery/sidecar/rooms/vfs/memory';
+import { parentOf } from '@rookery/sidecar/rooms/vfs/file-system';
 import type { PowerCut } from '@rookery/sidecar/rooms/vfs/power-cut';
 
 export const dataDirectory = '/data';
@@ -27,9 +29,13 @@ export class Machine {
     this.disk = disk;
     this.clock = clock;
     disk.untilSynced = () => new Promise((resolve) => this.#syncs.push(resolve));
+    nameBoot(disk);
     this.#directory = DataDirectory.open(disk, dataDirectory, 1, clock);
     const { events } = this;
-    this.logs = LogManager.open({ fs: disk, directory: this.#directory, clock, events, configOf });
+    const directory = this.#directory;
+    const guard = { minFreeBytes: 0, reserveBytes: 0 };
+    const space = new DiskSpace({ fs: disk, directory: directory.path, clock, events, ...guard });
+    this.logs = LogManager.open({ fs: disk, directory, clock, events, space, configOf });
   }
 
   get syncsUnderWay(): number {
@@ -69,6 +75,17 @@ export class Machine {
   losePower(cut: PowerCut): MemoryFileSystem {
     return this.disk.afterPowerCut(cut);
   }
+}
+
+const bootId = '/proc/sys/kernel/random/boot_id';
+
+/** The kernel's name for the time since the power came. */
+function nameBoot(disk: MemoryFileSystem): void {
+  disk.makeDirectory(parentOf(bootId));
+  const file = disk.open(bootId, 'create');
+  file.truncateNow(0);
+  file.writeNow([Buffer.from(`power came ${disk.powerCuts} times`)], 0);
+  file.release();
 }
 
 /** When everything that could go on has. */

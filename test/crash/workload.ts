@@ -147,7 +147,10 @@ export class Workload {
     const now = this.machine.clock.now();
     const records: NewRecord[] = Array.from({ length: 1 + this.#random.below(4) }, () => ({
       key: Buffer.from(`key-${this.#random.below(9)}`),
-      value: Buffer.alloc(this.#random.below(this.#random.below(5) === 0 ? 1_200 : 90), this.#random.below(256)),
+      value: Buffer.alloc(
+        this.#random.below(this.#random.below(5) === 0 ? 1_200 : 90),
+        this.#random.below(256),
+      ),
       timestamp: now - this.#random.below(500),
     }));
     return RecordBatch.split([encodeBatch(records)])[0]!;
@@ -176,7 +179,10 @@ export class Workload {
     if (broken.length > 0) throw new Error(`after a ${kind}: ${broken.join('\n')}`);
     for (const history of this.histories) {
       const log = this.machine.log(history.topic);
-      if (log !== undefined) history.recovered(log);
+      if (log === undefined) continue;
+      history.recovered(log);
+      // Whoever leads says so at every start.
+      log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
     }
   }
 
