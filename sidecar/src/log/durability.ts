@@ -301,6 +301,8 @@ export class Durability {
     this.#waiting = [];
     this.#appended = this.#written;
     this.#snapshots = this.#snapshots.filter(({ offset }) => offset <= this.#written.offset);
+    // Segments made meanwhile go again, and that must be as durable as their making.
+    this.#hasNewFiles = true;
     for (const segment of this.#sealed)
       if (segment.baseOffset >= this.#written.segment.baseOffset) this.#sealed.delete(segment);
     try {

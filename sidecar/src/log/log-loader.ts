@@ -72,6 +72,7 @@ class Loading {
     this.#isNew = found.length === 0;
     const bases = this.#isNew ? [checkpointed.logStartOffset] : found;
     this.#segments = new SegmentList(bases.map((base) => new Segment(fs, directory, base)));
+    if (this.#isNew) this.#segments.active.restartIndexes(0);
   }
 
   load(): Omit<Loaded, 'snapshotOffset'> {
@@ -100,19 +101,29 @@ class Loading {
     const known = Math.min(recoveryPoint, end.offset);
     if (isMarked) return { segments, damage: null, end, recoveryPoint: known, ...synced };
     this.#deps.epochs.truncateTo(end.offset + 1);
-    if (action === 'keep' && known === end.offset)
+    const scanned = segments.all().slice(this.#firstToScan);
+    if (action === 'keep' && known === end.offset && scanned.length === 1)
       return { segments, damage: null, end, recoveryPoint: known, ...synced };
-    return { segments, damage: null, end, ...this.#makeDurable(known, end.offset) };
+    return { segments, damage: null, end, ...this.#makeDurable(scanned, known, end.offset) };
   }
 
   /**
-   * What a crash left above the recovery point may be in the page cache alone, bytes and names; and a segment
-   * that was cut off must not come back once others have taken its offsets. In sync mode nothing may be read
-   * before that is on the platter; in the others the background sync gets to it.
+   * The segment with the last offset below the recovery point: when it was synced to its end and sealed after
+   * that, the recovery point does not tell whether its indexes had their last entries on the platter.
    */
-  #makeDurable(recoveryPoint: number, logEndOffset: number): Omit<Recovered, 'end' | 'snapshotOffset'> {
-    const first = this.#segments.floor(recoveryPoint);
-    const unsynced = this.#segments.all().slice(first);
+  get #firstToScan(): number {
+    return this.#segments.floor(this.#checkpointed.recoveryPoint - 1);
+  }
+
+  /**
+   * What a crash left above the recovery point may be in the page cache alone, bytes and names. In sync mode it
+   * must not be read before it is on the platter; in the others the background sync gets to it.
+   */
+  #makeDurable(
+    unsynced: readonly Segment[],
+    recoveryPoint: number,
+    logEndOffset: number,
+  ): Omit<Recovered, 'end' | 'snapshotOffset'> {
     if (this.#deps.config.flushMode !== 'sync')
       return { recoveryPoint, unsynced, sealed: unsynced.slice(0, -1), hasNewFiles: true };
     for (const segment of unsynced) segment.syncNow();
@@ -147,7 +158,7 @@ class Loading {
 
   #scanFromRecoveryPoint(): Found {
     const { recoveryPoint } = this.#checkpointed;
-    let index = this.#segments.floor(recoveryPoint);
+    let index = this.#firstToScan;
     let { position, expected } = this.#restart(this.#segments.at(index)!);
     for (; ; index++) {
       const segment = this.#segments.at(index)!;
@@ -187,14 +198,17 @@ class Loading {
   }
 
   #cutTail(index: number, position: number, nextOffset: number, reason: string): void {
-    const { events, name: partition } = this.#deps;
+    const { fs, directory, events, name: partition } = this.#deps;
     const cut = this.#segments.at(index)!;
     let bytes = cut.log.size() - position;
     cut.truncate(position, nextOffset);
-    for (const segment of this.#segments.cutAfter(index)) {
+    const later = this.#segments.cutAfter(index);
+    for (const segment of later) {
       bytes += segment.sizeInBytes;
       segment.remove();
     }
+    // A removed segment that came back with the next power cut would stand among offsets given anew.
+    if (later.length > 0) fs.syncDirectoryNow(directory);
     events.emit('tailTruncated', { partition, fromOffset: nextOffset, bytes, reason });
   }
 }

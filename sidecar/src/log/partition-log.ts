@@ -272,6 +272,8 @@ export class PartitionLog {
     if (sealed.sizeInBytes === 0) return;
     sealed.seal();
     const next = new Segment(this.#deps.fs, this.directory, this.#logEndOffset);
+    // Indexes of a segment that a power cut took may still stand under this name.
+    next.restartIndexes(0);
     this.#segments.add(next);
     this.#durability.rolled(sealed, next);
     this.#deps.events.emit('segmentRolled', { partition: this.name, baseOffset: next.baseOffset });

@@ -215,20 +215,25 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   #find(path: string): Node | undefined {
-    let node: Node | undefined = this.#root;
-    for (const name of partsOf(path)) {
-      if (!(node instanceof MemoryDirectory)) return undefined;
-      node = node.entries.get(name);
-    }
-    return node;
+    const parts = partsOf(path);
+    return this.#walk(parts, parts.length);
   }
 
   #parent(path: string): { directory: MemoryDirectory; name: string } {
     const parts = partsOf(path);
-    const name = parts.pop();
-    const directory = this.#find(`/${parts.join('/')}`);
+    const name = parts.at(-1);
+    const directory = this.#walk(parts, parts.length - 1);
     if (name === undefined || !(directory instanceof MemoryDirectory)) throw systemError('ENOENT', path);
     return { directory, name };
+  }
+
+  #walk(parts: readonly string[], count: number): Node | undefined {
+    let node: Node | undefined = this.#root;
+    for (let i = 0; i < count; i++) {
+      if (!(node instanceof MemoryDirectory)) return undefined;
+      node = node.entries.get(parts[i]!);
+    }
+    return node;
   }
 }
 
@@ -467,7 +472,19 @@ class MemoryFile implements File {
   }
 }
 
-const partsOf = (path: string): string[] => path.split('/').filter((part) => part !== '');
+/** Paths that were taken apart already: tests open the same few files over and over. */
+const knownParts = new Map<string, readonly string[]>();
+const knownPartsMax = 10_000;
+
+function partsOf(path: string): readonly string[] {
+  let parts = knownParts.get(path);
+  if (parts === undefined) {
+    parts = path.split('/').filter((part) => part !== '');
+    if (knownParts.size >= knownPartsMax) knownParts.clear();
+    knownParts.set(path, parts);
+  }
+  return parts;
+}
 
 function copied(entries: Map<string, Node>, copy: (node: Node) => Node): Map<string, Node> {
   const made = new Map<string, Node>();
