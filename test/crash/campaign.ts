@@ -70,6 +70,12 @@ export class Campaign {
     this.#options = { steps: 160, samples: 3, ...options };
   }
 
+  /** What has been done so far, in a line. */
+  get summary(): string {
+    const { lives, moments, states, boots } = this.tally;
+    return `${states} distinct directories at ${moments} moments of ${lives} lives, ${boots} recoveries`;
+  }
+
   /** Goes on until the time is up. @throws BrokenPromise */
   async run(): Promise<Tally> {
     const until = performance.now() + this.#options.seconds * 1_000;
@@ -108,7 +114,7 @@ export class Campaign {
     this.#judged.add(key);
     const before = state.disk.afterKill();
     const operations = await this.#recover(seed, state, random);
-    if (random.below(2) === 0) await this.#crashInside(seed, { ...state, disk: before }, operations, random);
+    if (random.below(3) === 0) await this.#crashInside(seed, { ...state, disk: before }, operations, random);
   }
 
   /** @returns how many operations the recovery took */

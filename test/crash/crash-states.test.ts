@@ -12,7 +12,7 @@ test(
     try {
       await campaign.run();
     } finally {
-      console.log(`seed ${seed}: ${JSON.stringify(campaign.tally)}`);
+      console.log(`seed ${seed}: ${campaign.summary}`);
     }
     expect(campaign.tally.states).toBeGreaterThan(100);
   },
