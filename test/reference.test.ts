@@ -48,6 +48,13 @@ describe('error codes', () => {
   });
 });
 
+test('every event that is listed happens: a room emits it', () => {
+  const listed = [...read('docs/reference/events.md').matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name!);
+  const rooms = tracked('sidecar/src/*.ts').map(read).join('\n');
+  expect(listed.length).toBeGreaterThan(10);
+  expect(listed.filter((name) => !rooms.includes(`emit('${name}'`))).toEqual([]);
+});
+
 describe('documents and code name each other truly', () => {
   const sources = tracked('libs/*.ts', 'sidecar/*.ts', 'apps/*.ts', 'test/*.ts', 'scripts/*');
 
