@@ -44,6 +44,8 @@ export interface Batch {
   readonly bytes: Buffer;
   /** −1 without an identity. */
   sequence: number;
+  /** Which batch of the lane it is. */
+  place: number;
   isOut: boolean;
   /** It may lie in the log already: a broker was sent it, and did not say. */
   outcomeUnknown: boolean;
@@ -53,7 +55,7 @@ export interface LaneOptions {
   readonly codec: CompressionCodec;
   readonly batchBytesMax: number;
   readonly deliveryTimeoutMs: number;
-  /** Batches that may be unanswered at once. */
+  /** Batches that may be unanswered at once: no more than the broker remembers. */
   readonly outMax: number;
   readonly isIdempotent: boolean;
   /** Bytes that are no longer waiting. */
@@ -82,6 +84,7 @@ export class ProducerLane {
   #connection: Connection | null = null;
   #identity: ProducerIdentity | null = null;
   #nextSequence = 0;
+  #nextPlace = 0;
   #hasGap = false;
   readonly #backoff = new Backoff(20, 1_000);
   /** When the lane may try again. */
@@ -143,7 +146,11 @@ export class ProducerLane {
       return this.#out > 0 ? null : this.#leave(this.#batches[0]!, connection);
     }
     // Two connections keep no order between them.
-    if (this.#out >= this.#options.outMax || (this.#out > 0 && this.#connection !== connection)) return null;
+    if (this.#out > 0 && this.#connection !== connection) return null;
+    // Counted from the oldest without an acknowledgement, not by what is out: one that is sent again may be in the
+    // log already, and if it were pushed out of what the broker remembers, that could not be told any more.
+    const oldest = this.#batches[0];
+    if (oldest !== undefined && this.#nextPlace - oldest.place >= this.#options.outMax) return null;
     const draft = this.#drafts.shift();
     if (draft === undefined) return null;
     const batch = this.#seal(draft);
@@ -230,6 +237,7 @@ export class ProducerLane {
       });
       if (this.#identity !== null) this.#nextSequence = (sequence + records.length) % sequenceEnd;
       const deadline = openedAt + deliveryTimeoutMs;
+      const place = this.#nextPlace++;
       return {
         records,
         receipts,
@@ -237,6 +245,7 @@ export class ProducerLane {
         deadline,
         bytes,
         sequence,
+        place,
         isOut: false,
         outcomeUnknown: false,
       };
@@ -282,16 +291,15 @@ export class ProducerLane {
         sizeInBytes,
         bytes,
         sequence,
+        place: from === 0 ? batch.place : batch.place + 1,
       };
       if (sequence >= 0) this.#writeNumber(made);
       return made;
     };
-    this.#batches.splice(
-      this.#batches.indexOf(batch),
-      1,
-      half(0, middle),
-      half(middle, batch.records.length),
-    );
+    const at = this.#batches.indexOf(batch);
+    for (const later of this.#batches.slice(at + 1)) later.place++;
+    this.#nextPlace++;
+    this.#batches.splice(at, 1, half(0, middle), half(middle, batch.records.length));
   }
 
   /** @returns whether the lane may go on at once */
