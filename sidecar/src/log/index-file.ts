@@ -93,11 +93,6 @@ export class IndexFile {
     await this.#open().sync();
   }
 
-  syncNow(): void {
-    this.flush();
-    this.#open().syncNow();
-  }
-
   close(): void {
     this.#file?.release();
     this.#file = null;
