@@ -100,6 +100,17 @@ describe('documents and code name each other truly', () => {
     }
   });
 
+  test('every npm script that a document names is there, and hacking.md names them all', () => {
+    const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
+    const named = (text: string): string[] =>
+      [...text.matchAll(/npm (?:run )?(test|(?<=run )[\w:]+)/g)].map(([, script]) => script!);
+    for (const path of tracked(...documents))
+      for (const script of named(read(path))) expect(Object.keys(scripts), path).toContain(script);
+    const lifecycle = ['prepare', 'clean', 'bench'];
+    const missing = Object.keys(scripts).filter((script) => !lifecycle.includes(script));
+    expect(missing.filter((script) => !named(read('docs/hacking.md')).includes(script))).toEqual([]);
+  });
+
   test('every path that a document names in code is there', () => {
     const everything = tracked();
     for (const path of tracked('README.md', 'docs/*.md', 'docs/**/*.md')) {
