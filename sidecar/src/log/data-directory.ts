@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { randomUuid } from '../clock.ts';
 import { SidecarError } from '../errors.ts';
-import { readFile, writeAtomicallyNow, type FileSystem, type Lock } from '../vfs/file-system.ts';
+import { parentOf, readFile, writeAtomicallyNow, type FileSystem, type Lock } from '../vfs/file-system.ts';
 
 /** The version of everything that we write beside Kafka's own formats; see docs/format/data-directory.md. */
 const formatVersion = 1;
@@ -30,6 +30,7 @@ export class DataDirectory {
   readonly isSameBoot: boolean;
   readonly #fs: FileSystem;
   readonly #lock: Lock;
+  readonly #bootId: string | null;
   #facts: Facts;
 
   private constructor(
@@ -38,13 +39,14 @@ export class DataDirectory {
     lock: Lock,
     identity: Identity,
     facts: Facts,
-    found: { isSameBoot: boolean; isMarked: boolean },
+    found: { bootId: string | null; isSameBoot: boolean; isMarked: boolean },
   ) {
     this.#fs = fs;
     this.path = path;
     this.#lock = lock;
     this.identity = identity;
     this.#facts = facts;
+    this.#bootId = found.bootId;
     this.isSameBoot = found.isSameBoot;
     this.wasCleanlyStopped = found.isMarked;
   }
@@ -58,7 +60,7 @@ export class DataDirectory {
   static open(fs: FileSystem, path: string, nodeId: number, clock: Clock): DataDirectory {
     let lock: Lock | null;
     try {
-      fs.makeDirectory(path);
+      makeDurably(fs, path);
       lock = fs.lock(`${path}/${lockName}`);
     } catch (error) {
       if (error instanceof SidecarError) throw error;
@@ -68,11 +70,11 @@ export class DataDirectory {
     try {
       const found = readFacts(fs, path);
       const identity = readIdentity(fs, path, nodeId) ?? makeIdentity(fs, path, nodeId, clock);
+      if (!fs.exists(`${path}/${ownName}`)) writeFacts(fs, path, found);
       const bootId = readBootId(fs);
-      const facts = { ...found, bootId };
-      if (found.bootId !== bootId || !fs.exists(`${path}/${ownName}`)) writeFacts(fs, path, facts);
       const isSameBoot = bootId !== null && found.bootId === bootId;
-      return new DataDirectory(fs, path, lock, identity, facts, {
+      return new DataDirectory(fs, path, lock, identity, found, {
+        bootId,
         isSameBoot,
         isMarked: takeMarker(fs, path),
       });
@@ -98,13 +100,18 @@ export class DataDirectory {
     this.#rewrite({ ...this.#facts.distrusted, [partition]: fromOffset });
   }
 
-  /** Every log is open: what could not be trusted has been cut. */
+  /**
+   * Every log is open: what could not be trusted has been cut, and what a power cut left has been put in order.
+   * Only now is this start of the machine the one that the files belong to: when recovery is killed, the next
+   * start must not take them for what a mere kill leaves.
+   */
   trustAgain(): void {
-    if (Object.keys(this.#facts.distrusted).length > 0) this.#rewrite({});
+    const { bootId, distrusted } = this.#facts;
+    if (bootId !== this.#bootId || Object.keys(distrusted).length > 0) this.#rewrite({});
   }
 
   #rewrite(distrusted: Facts['distrusted']): void {
-    const facts = { ...this.#facts, distrusted };
+    const facts = { ...this.#facts, bootId: this.#bootId, distrusted };
     writeFacts(this.#fs, this.path, facts);
     this.#facts = facts;
   }
@@ -114,10 +121,18 @@ export class DataDirectory {
   }
 }
 
+/** The directory's own name must outlive a power cut too, and so must those of the parents made with it. */
+function makeDurably(fs: FileSystem, path: string): void {
+  const parents: string[] = [];
+  for (let at = path; at !== '/' && !fs.exists(at); at = parentOf(at)) parents.push(parentOf(at));
+  fs.makeDirectory(path);
+  for (const parent of parents) fs.syncDirectoryNow(parent);
+}
+
 /** Facts of our own about the directory, beside Kafka's files: `rookery.json`. */
 interface Facts {
   readonly formatVersion: number;
-  /** The machine's start in which the directory was last opened; null where the system does not tell. */
+  /** The machine's start in which its logs were last recovered; null where the system does not tell. */
   readonly bootId: string | null;
   /** Partitions whose disk failed, and the offset from which nothing may be trusted. */
   readonly distrusted: Readonly<Record<string, number>>;

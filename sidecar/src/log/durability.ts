@@ -34,6 +34,8 @@ export interface Recovered {
   readonly recoveryPoint: number;
   /** Segments that hold bytes which may be in the page cache alone. */
   readonly unsynced: readonly Segment[];
+  /** Those of them that take no more batches: their indexes are to be synced with them. */
+  readonly sealed: readonly Segment[];
   /** Files were made whose names are not durable yet. */
   readonly hasNewFiles: boolean;
   /** The newest snapshot of the producer state. */
@@ -93,13 +95,13 @@ export class Durability {
   #isStopped = false;
 
   constructor(deps: DurabilityDeps, recovered: Recovered) {
-    const { end, recoveryPoint, unsynced, hasNewFiles, snapshotOffset } = recovered;
     this.#deps = deps;
-    this.#snapshotOffset = snapshotOffset;
-    this.#appended = this.#written = this.#durable = end;
-    this.#recoveryPoint = recoveryPoint;
-    for (const segment of unsynced) this.#unsynced.add(segment);
-    this.#hasNewFiles = hasNewFiles;
+    this.#appended = this.#written = this.#durable = recovered.end;
+    this.#recoveryPoint = recovered.recoveryPoint;
+    for (const segment of recovered.unsynced) this.#unsynced.add(segment);
+    for (const segment of recovered.sealed) this.#sealed.add(segment);
+    this.#hasNewFiles = recovered.hasNewFiles;
+    this.#snapshotOffset = recovered.snapshotOffset;
   }
 
   get written(): End {
@@ -299,6 +301,8 @@ export class Durability {
     this.#waiting = [];
     this.#appended = this.#written;
     this.#snapshots = this.#snapshots.filter(({ offset }) => offset <= this.#written.offset);
+    // Segments made meanwhile go again, and that must be as durable as their making.
+    this.#hasNewFiles = true;
     for (const segment of this.#sealed)
       if (segment.baseOffset >= this.#written.segment.baseOffset) this.#sealed.delete(segment);
     try {

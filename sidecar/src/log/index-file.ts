@@ -93,6 +93,11 @@ export class IndexFile {
     await this.#open().sync();
   }
 
+  syncNow(): void {
+    this.flush();
+    this.#open().syncNow();
+  }
+
   close(): void {
     this.#file?.release();
     this.#file = null;

@@ -26,6 +26,8 @@ export interface Checkpointed {
   readonly recoveryPoint: number;
   /** The last stop was orderly. */
   readonly isMarked: boolean;
+  /** The machine has not restarted since: what was written is there, synced or not. */
+  readonly isSameBoot: boolean;
   /** A sync failed: nothing at or after this offset may be trusted, however well it reads. Null for none. */
   readonly distrustedFrom: number | null;
 }
@@ -70,6 +72,7 @@ class Loading {
     this.#isNew = found.length === 0;
     const bases = this.#isNew ? [checkpointed.logStartOffset] : found;
     this.#segments = new SegmentList(bases.map((base) => new Segment(fs, directory, base)));
+    if (this.#isNew) this.#segments.active.restartIndexes(0);
   }
 
   load(): Omit<Loaded, 'snapshotOffset'> {
@@ -85,35 +88,47 @@ class Loading {
     const segment = this.#segments.at(index)!;
     const reason = found.damage ?? `a segment begins at ${found.gapAt}`;
     const segments = this.#segments;
-    const hasNewFiles = this.#isNew;
+    const synced = { unsynced: [], sealed: [], hasNewFiles: this.#isNew };
     if (action === 'refuse') {
       // The segments behind the damage stay on disk for the operator, but nobody reads past the hole.
       segments.cutAfter(index);
       const damage = `damaged below the recovery point, at offset ${nextOffset}: ${reason}`;
       const end = { offset: nextOffset, segment, position };
-      return { segments, damage, end, recoveryPoint, unsynced: [], hasNewFiles };
+      return { segments, damage, end, recoveryPoint, ...synced };
     }
     if (action === 'truncate') this.#cutTail(index, position, nextOffset, reason);
     const end = { offset: Math.max(nextOffset, logStartOffset), segment, position };
-    const synced = Math.min(recoveryPoint, end.offset);
-    if (isMarked) return { segments, damage: null, end, recoveryPoint: synced, unsynced: [], hasNewFiles };
+    const known = Math.min(recoveryPoint, end.offset);
+    if (isMarked) return { segments, damage: null, end, recoveryPoint: known, ...synced };
     this.#deps.epochs.truncateTo(end.offset + 1);
-    return { segments, damage: null, end, ...this.#makeDurable(segment, end.offset, synced), hasNewFiles };
+    const scanned = segments.all().slice(this.#firstToScan);
+    if (action === 'keep' && known === end.offset && scanned.length === 1)
+      return { segments, damage: null, end, recoveryPoint: known, ...synced };
+    return { segments, damage: null, end, ...this.#makeDurable(scanned, known, end.offset) };
   }
 
   /**
-   * What a crash left above the recovery point may be in the page cache alone. In sync mode it must not be read
-   * before it is on the platter; in the others the background sync gets to it.
+   * The segment with the last offset below the recovery point: when it was synced to its end and sealed after
+   * that, the recovery point does not tell whether its indexes had their last entries on the platter.
+   */
+  get #firstToScan(): number {
+    return this.#segments.floor(this.#checkpointed.recoveryPoint - 1);
+  }
+
+  /**
+   * What a crash left above the recovery point may be in the page cache alone, bytes and names. In sync mode it
+   * must not be read before it is on the platter; in the others the background sync gets to it.
    */
   #makeDurable(
-    segment: Segment,
-    logEndOffset: number,
+    unsynced: readonly Segment[],
     recoveryPoint: number,
-  ): { recoveryPoint: number; unsynced: readonly Segment[] } {
-    if (recoveryPoint === logEndOffset) return { recoveryPoint, unsynced: [] };
-    if (this.#deps.config.flushMode !== 'sync') return { recoveryPoint, unsynced: [segment] };
-    segment.log.syncNow();
-    return { recoveryPoint: logEndOffset, unsynced: [] };
+    logEndOffset: number,
+  ): Omit<Recovered, 'end' | 'snapshotOffset'> {
+    if (this.#deps.config.flushMode !== 'sync')
+      return { recoveryPoint, unsynced, sealed: unsynced.slice(0, -1), hasNewFiles: true };
+    for (const segment of unsynced) segment.syncNow();
+    this.#deps.fs.syncDirectoryNow(this.#deps.directory);
+    return { recoveryPoint: logEndOffset, unsynced: [], sealed: [], hasNewFiles: false };
   }
 
   /** After an orderly stop the last index entry leads to the end by a few headers. */
@@ -143,7 +158,7 @@ class Loading {
 
   #scanFromRecoveryPoint(): Found {
     const { recoveryPoint } = this.#checkpointed;
-    let index = this.#segments.floor(recoveryPoint);
+    let index = this.#firstToScan;
     let { position, expected } = this.#restart(this.#segments.at(index)!);
     for (; ; index++) {
       const segment = this.#segments.at(index)!;
@@ -163,10 +178,12 @@ class Loading {
 
   /**
    * Where in a segment to begin: at the last index entry below the recovery point, if it tells the truth,
-   * else at the start. Entries above it are made again.
+   * else at the start. Entries above it are made again. When the power was gone, the indexes of a segment that
+   * was not sealed may be anything, each on its own, so all of them are made again.
    */
   #restart(segment: Segment): { position: number; expected: number } {
-    segment.restartIndexes(this.#checkpointed.recoveryPoint);
+    const { recoveryPoint, isSameBoot } = this.#checkpointed;
+    segment.restartIndexes(isSameBoot ? recoveryPoint : 0);
     const last = segment.index.last();
     if (last !== null) {
       const [batch] = segment.walk(last.position, segment.sizeInBytes);
@@ -181,14 +198,17 @@ class Loading {
   }
 
   #cutTail(index: number, position: number, nextOffset: number, reason: string): void {
-    const { events, name: partition } = this.#deps;
+    const { fs, directory, events, name: partition } = this.#deps;
     const cut = this.#segments.at(index)!;
     let bytes = cut.log.size() - position;
     cut.truncate(position, nextOffset);
-    for (const segment of this.#segments.cutAfter(index)) {
+    const later = this.#segments.cutAfter(index);
+    for (const segment of later) {
       bytes += segment.sizeInBytes;
       segment.remove();
     }
+    // A removed segment that came back with the next power cut would stand among offsets given anew.
+    if (later.length > 0) fs.syncDirectoryNow(directory);
     events.emit('tailTruncated', { partition, fromOffset: nextOffset, bytes, reason });
   }
 }

@@ -8,6 +8,7 @@ import { Flusher } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { Checkpointed } from './log-loader.ts';
 import { PartitionLog } from './partition-log.ts';
+import { logSuffix, segmentName } from './segment.ts';
 
 export interface LogManagerOptions {
   readonly fs: FileSystem;
@@ -61,12 +62,16 @@ export class LogManager {
     const { fs, directory } = this.#options;
     const path = `${directory.path}/${topic}-${partition}`;
     fs.makeDirectory(path);
+    // The name of the first segment is durable with that of the metadata: without it, a power cut could leave a
+    // later segment alone, and nobody could tell that the log does not begin there.
+    fs.open(`${path}/${segmentName(0)}${logSuffix}`, 'create').release();
     writeAtomicallyNow(fs, `${path}/${partitionMetadata}`, Buffer.from(`version: 0\ntopic_id: ${topicId}`));
     fs.syncDirectoryNow(directory.path);
     return this.#open(topic, partition, topicId, {
       logStartOffset: 0,
       recoveryPoint: 0,
       isMarked: true,
+      isSameBoot: true,
       distrustedFrom: null,
     });
   }
@@ -141,6 +146,7 @@ export class LogManager {
         logStartOffset: startOffsets.get(name) ?? 0,
         recoveryPoint: recoveryPoints.get(name) ?? 0,
         isMarked,
+        isSameBoot: directory.isSameBoot,
         distrustedFrom: directory.distrustedFrom(name),
       });
     }

@@ -129,6 +129,8 @@ export class PartitionLog {
       loaded,
     );
     if (loaded.damage !== null) this.#goOffline(loaded.damage);
+    // What recovery found unsynced is the background sync's now.
+    else if (!this.#durability.isSynced) deps.flusher.add(this);
     const recovered = { logEndOffset: this.#logEndOffset, wasClean: found.isMarked };
     events.emit('recovered', { partition: this.name, ...recovered });
   }
@@ -264,11 +266,14 @@ export class PartitionLog {
     );
   }
 
-  /** Seals the active segment and begins the next one. */
+  /** Seals the active segment and begins the next one; an empty one would begin at the same offset, so it stays. */
   roll(): void {
     const sealed = this.#segments.active;
+    if (sealed.sizeInBytes === 0) return;
     sealed.seal();
     const next = new Segment(this.#deps.fs, this.directory, this.#logEndOffset);
+    // Indexes of a segment that a power cut took may still stand under this name.
+    next.restartIndexes(0);
     this.#segments.add(next);
     this.#durability.rolled(sealed, next);
     this.#deps.events.emit('segmentRolled', { partition: this.name, baseOffset: next.baseOffset });

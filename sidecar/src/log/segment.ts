@@ -154,18 +154,30 @@ export class Segment {
     if (largest !== null) this.timeIndex.maybeAppend(largest);
   }
 
-  /** Index entries reach their files. */
+  /**
+   * Index entries reach their files. Times come first: a scan that begins at an offset entry relies on the time
+   * index for everything before it, also when a kill comes between the two.
+   */
   flushIndexes(): void {
-    this.index.file.flush();
     this.timeIndex.file.flush();
+    this.index.file.flush();
     this.transactions.file.flush();
   }
 
   /** The indexes on the platter, made if there was nothing to put in them; but that of no transactions. */
   async syncIndexes(): Promise<void> {
     const { index, timeIndex, transactions } = this;
-    await Promise.all([index.file.sync(), timeIndex.file.sync()]);
+    await Promise.all([timeIndex.file.sync(), index.file.sync()]);
     if (transactions.file.count > 0) await transactions.file.sync();
+  }
+
+  /** All of the segment on the platter, before the loop turns. */
+  syncNow(): void {
+    const { index, timeIndex, transactions } = this;
+    this.log.syncNow();
+    timeIndex.file.syncNow();
+    index.file.syncNow();
+    if (transactions.file.count > 0) transactions.file.syncNow();
   }
 
   /** Cuts the segment after a batch boundary. */

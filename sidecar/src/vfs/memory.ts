@@ -17,6 +17,8 @@ export class MemoryFileSystem implements FileSystem {
   untilSynced: () => Promise<void> = async () => {};
   /** All files together never hold more. */
   capacityBytes = Infinity;
+  /** How often the power was gone. */
+  readonly powerCuts: number;
   readonly #root: MemoryDirectory;
   readonly #locked = new Set<string>();
   #failure: FailWhen | null = null;
@@ -24,9 +26,10 @@ export class MemoryFileSystem implements FileSystem {
   #last: UnsyncedChange | null = null;
   #openFiles = 0;
 
-  constructor(root = new MemoryDirectory(), sequence = 0) {
+  constructor(root = new MemoryDirectory(), sequence = 0, powerCuts = 0) {
     this.#root = root;
     this.#sequence = sequence;
+    this.powerCuts = powerCuts;
   }
 
   /** From now on each operation asks whether it fails. */
@@ -53,6 +56,7 @@ export class MemoryFileSystem implements FileSystem {
   afterKill(lastWrite?: Extent): MemoryFileSystem {
     const sequence = lastWrite === undefined ? null : this.#last!.sequence;
     return this.#copy(
+      this.powerCuts,
       (content) => content.copy(sequence, lastWrite),
       (directory, copy) => directory.copy(copy),
     );
@@ -61,18 +65,20 @@ export class MemoryFileSystem implements FileSystem {
   /** A disk as it may look after the power went: what was synced surely, of each later change what is chosen. */
   afterPowerCut(cut: PowerCut): MemoryFileSystem {
     return this.#copy(
+      this.powerCuts + 1,
       (content) => content.afterPowerCut(cut),
       (directory, copy) => directory.afterPowerCut(cut, copy),
     );
   }
 
   /**
-   * Equal for disks on which the same names hold the same bytes.
+   * Equal for directories in which the same names hold the same bytes.
    *
    * @param digest of a file's bytes (the same Buffer for as long as they are the same), or of a directory's text
    */
-  fingerprint(digest: (content: Buffer | string) => string): string {
-    return fingerprintOf(this.#root, digest);
+  fingerprint(path: string, digest: (content: Buffer | string) => string): string {
+    const node = this.#find(path);
+    return node === undefined ? 'nothing' : fingerprintOf(node, digest);
   }
 
   open(path: string, mode: 'read' | 'write' | 'create'): File {
@@ -180,6 +186,7 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   #copy(
+    powerCuts: number,
     copyContent: (content: MemoryContent) => MemoryContent,
     copyDirectory: (directory: MemoryDirectory, copy: (node: Node) => Node) => MemoryDirectory,
   ): MemoryFileSystem {
@@ -191,7 +198,7 @@ export class MemoryFileSystem implements FileSystem {
       copies.set(node, made);
       return made;
     };
-    return new MemoryFileSystem(copy(this.#root) as MemoryDirectory, this.#sequence);
+    return new MemoryFileSystem(copy(this.#root) as MemoryDirectory, this.#sequence, powerCuts);
   }
 
   #operate(name: Operation['name'], path: string): void {
@@ -208,20 +215,25 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   #find(path: string): Node | undefined {
-    let node: Node | undefined = this.#root;
-    for (const name of partsOf(path)) {
-      if (!(node instanceof MemoryDirectory)) return undefined;
-      node = node.entries.get(name);
-    }
-    return node;
+    const parts = partsOf(path);
+    return this.#walk(parts, parts.length);
   }
 
   #parent(path: string): { directory: MemoryDirectory; name: string } {
     const parts = partsOf(path);
-    const name = parts.pop();
-    const directory = this.#find(`/${parts.join('/')}`);
+    const name = parts.at(-1);
+    const directory = this.#walk(parts, parts.length - 1);
     if (name === undefined || !(directory instanceof MemoryDirectory)) throw systemError('ENOENT', path);
     return { directory, name };
+  }
+
+  #walk(parts: readonly string[], count: number): Node | undefined {
+    let node: Node | undefined = this.#root;
+    for (let i = 0; i < count; i++) {
+      if (!(node instanceof MemoryDirectory)) return undefined;
+      node = node.entries.get(parts[i]!);
+    }
+    return node;
   }
 }
 
@@ -460,7 +472,19 @@ class MemoryFile implements File {
   }
 }
 
-const partsOf = (path: string): string[] => path.split('/').filter((part) => part !== '');
+/** Paths that were taken apart already: tests open the same few files over and over. */
+const knownParts = new Map<string, readonly string[]>();
+const knownPartsMax = 10_000;
+
+function partsOf(path: string): readonly string[] {
+  let parts = knownParts.get(path);
+  if (parts === undefined) {
+    parts = path.split('/').filter((part) => part !== '');
+    if (knownParts.size >= knownPartsMax) knownParts.clear();
+    knownParts.set(path, parts);
+  }
+  return parts;
+}
 
 function copied(entries: Map<string, Node>, copy: (node: Node) => Node): Map<string, Node> {
   const made = new Map<string, Node>();

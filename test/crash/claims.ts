@@ -1,0 +1,136 @@
+import { assert } from '@rookery/sidecar/rooms/invariant';
+import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
+import { readFile } from '@rookery/sidecar/rooms/vfs/file-system';
+import { FileRegion } from '@rookery/sidecar/rooms/vfs/file-region';
+import { decodeRecords, RecordBatch, type ByteSpan } from '@rookery/wire';
+import type { KnownBatch, Promised } from './history.ts';
+import type { Machine } from './machine.ts';
+
+/**
+ * What must be true of a log that was recovered from a crash, one claim a function. Each yields what it finds
+ * wrong, in words; `claims.test.ts` shows for each of them a log that it finds wrong.
+ */
+type Claim = (log: PartitionLog, promised: Promised, machine: Machine) => Generator<string>;
+
+/** A crash alone never takes a partition out of service: what was synced is on the disk. */
+function* isOnline(log: PartitionLog): Generator<string> {
+  if (log.offlineReason !== null) yield `it is offline: ${log.offlineReason}`;
+}
+
+/** Nothing acknowledged is lost, and nothing is there that nobody sent. */
+function* holdsWhatWasPromised(log: PartitionLog, { end, batches }: Promised): Generator<string> {
+  const { logEndOffset, logStartOffset, durableEndOffset } = log;
+  if (logEndOffset < end) yield `it ends at ${logEndOffset}, ${end} was promised`;
+  const appendedEnd = (batches.at(-1)?.lastOffset ?? -1) + 1;
+  if (logEndOffset > appendedEnd) yield `it ends at ${logEndOffset}, only ${appendedEnd} was ever appended`;
+  if (durableEndOffset !== logEndOffset)
+    yield `readers see up to ${durableEndOffset} of ${logEndOffset} after recovery`;
+  if (logStartOffset > logEndOffset) yield `it starts at ${logStartOffset}, after its end ${logEndOffset}`;
+}
+
+/** The files hold the batches that were sent, whole, in order, each once, and not a byte more. */
+function* filesHoldWholeBatches(log: PartitionLog, promised: Promised, machine: Machine): Generator<string> {
+  const names = machine.disk.list(log.directory).filter((name) => name.endsWith('.log'));
+  const bases = names.map((name) => Number(name.slice(0, -4)));
+  const stored = Buffer.concat(names.map((name) => readFile(machine.disk, `${log.directory}/${name}`)!));
+  const expected = batchesOf(log, promised).filter(({ baseOffset }) => baseOffset >= (bases[0] ?? 0));
+  const wanted = Buffer.concat(expected.map(({ bytes }) => bytes));
+  if (stored.equals(wanted)) return;
+  let at = 0;
+  while (at < wanted.length && stored[at] === wanted[at]) at++;
+  yield `its files hold ${stored.length} bytes where ${wanted.length} should be, different from byte ${at} on`;
+}
+
+/** Every batch is found by any of its offsets. */
+function* offsetsAreFound(log: PartitionLog, promised: Promised): Generator<string> {
+  for (const { baseOffset, lastOffset, bytes } of batchesOf(log, promised)) {
+    if (lastOffset < log.logStartOffset) continue;
+    const offset = Math.max(log.logStartOffset, (baseOffset + lastOffset) >> 1);
+    const read = Buffer.concat(log.read(offset, 1, Infinity, true).spans.map(bytesOf));
+    if (!read.equals(bytes)) yield `a read at ${offset} gives ${describe(read)}, not ${describe(bytes)}`;
+  }
+}
+
+/** Which epoch wrote an offset is what the batches themselves say. */
+function* epochsAreTheBatches(log: PartitionLog, promised: Promised): Generator<string> {
+  for (const { baseOffset, lastOffset, leaderEpoch } of batchesOf(log, promised)) {
+    for (const offset of [baseOffset, lastOffset]) {
+      const epoch = log.epochOf(offset);
+      if (epoch !== leaderEpoch) yield `offset ${offset} is of epoch ${leaderEpoch}, it says ${epoch}`;
+    }
+  }
+}
+
+const claims: readonly Claim[] = [
+  isOnline,
+  holdsWhatWasPromised,
+  filesHoldWholeBatches,
+  offsetsAreFound,
+  epochsAreTheBatches,
+];
+
+/** What is wrong with the recovered logs, in words; nothing when every promise is kept. */
+export function brokenClaims(machine: Machine, promises: readonly Promised[]): string[] {
+  const broken: string[] = [];
+  for (const promised of promises) {
+    const log = machine.log(promised.topic);
+    const say = (what: string): void => void broken.push(`${promised.topic}: ${what}`);
+    if (log === undefined) {
+      if (promised.existence === 'there') say('it is gone');
+    } else if (promised.existence === 'gone') {
+      say('it is there, and nobody made it');
+    } else {
+      for (const claim of claims) for (const what of claim(log, promised, machine)) say(what);
+    }
+  }
+  return broken;
+}
+
+/** Times lead to the first record that is as young. Apart, because it has to wait for the disk. */
+export async function brokenTimeLookups(machine: Machine, promises: readonly Promised[]): Promise<string[]> {
+  const broken: string[] = [];
+  for (const promised of promises) {
+    const log = machine.log(promised.topic);
+    if (log === undefined || log.offlineReason !== null) continue;
+    const records = batchesOf(log, promised)
+      .flatMap(({ bytes }) => decodeRecords(RecordBatch.split([bytes])[0]!))
+      .filter(({ offset }) => offset >= log.logStartOffset);
+    for (const timestamp of new Set(records.map((record) => record.timestamp))) {
+      const wanted = records.find((record) => record.timestamp >= timestamp)!.offset;
+      const found = (await log.offsetForTimestamp(timestamp))?.offset;
+      if (found !== wanted)
+        broken.push(`${promised.topic}: time ${timestamp} leads to ${found}, not to ${wanted}`);
+    }
+  }
+  return broken;
+}
+
+/** What a log is, in a word: equal for logs that nobody can tell apart. */
+export function stateOf(machine: Machine): string {
+  const states = [...machine.logs.all()].map((log) => {
+    const names = machine.disk.list(log.directory).filter((name) => name.endsWith('.log'));
+    const files = names.map((name) => `${name}:${machine.disk.size(`${log.directory}/${name}`)}`);
+    const epochs = Array.from({ length: log.latestEpoch + 1 }, (_, epoch) => {
+      const { leaderEpoch, endOffset } = log.endOffsetForEpoch(epoch);
+      return `${leaderEpoch}:${endOffset}`;
+    });
+    const { name, logStartOffset, logEndOffset, offlineReason } = log;
+    return [name, logStartOffset, logEndOffset, offlineReason, files.join(','), epochs.join(',')].join(' ');
+  });
+  return states.sort().join('\n');
+}
+
+function bytesOf(span: ByteSpan): Buffer {
+  assert(span instanceof FileRegion, 'a log is read by regions of its files');
+  const bytes = span.readNow();
+  span.release();
+  return bytes;
+}
+
+const batchesOf = (log: PartitionLog, { batches }: Promised): readonly KnownBatch[] =>
+  batches.filter(({ lastOffset }) => lastOffset < log.logEndOffset);
+
+const describe = (bytes: Buffer): string =>
+  bytes.length < 61
+    ? `${bytes.length} bytes`
+    : `${bytes.length} bytes from offset ${bytes.readBigInt64BE(0)} on`;

@@ -1,0 +1,200 @@
+import { Config } from '@rookery/sidecar/rooms/config';
+import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
+import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
+import { MemoryFileSystem } from '@rookery/sidecar/rooms/vfs/memory';
+import { loseSome } from '@rookery/sidecar/rooms/vfs/power-cut';
+import { encodeBatch, RecordBatch, type NewRecord } from '@rookery/wire';
+import type { Random } from '../protocol/random.ts';
+import { brokenClaims } from './claims.ts';
+import { History, type CrashKind, type Promised } from './history.ts';
+import { Machine } from './machine.ts';
+
+const defaults = new Config({}).logConfig({});
+
+/** Small enough that a few dozen batches roll often, and that index entries come up. */
+const small: LogConfig = { ...defaults, segmentBytes: 4_000, indexIntervalBytes: 300 };
+
+/** Topics by what their acknowledgements promise. */
+const topics: Readonly<Record<string, LogConfig>> = {
+  synced: { ...small, flushMode: 'sync' },
+  periodic: { ...small, flushMode: 'interval', flushMs: 200, flushMessages: 9, segmentMs: 2_000 },
+  cached: { ...small, flushMode: 'os', timestampType: 'LogAppendTime', segmentIndexBytes: 40 },
+  fleeting: { ...small, flushMode: 'sync' },
+};
+
+export const configOf = (topic: string): LogConfig => topics[topic]!;
+
+/** A disk that somebody watches, from before the broker boots on it. */
+export type Watch = (disk: MemoryFileSystem, promised: (kind: CrashKind) => Promised[]) => void;
+
+/** The ways of what may happen next, with their weights. */
+const steps = [
+  ['append', 40],
+  ['turn', 20],
+  ['finishSync', 24],
+  ['passTime', 8],
+  ['roll', 3],
+  ['newEpoch', 3],
+  ['checkpoint', 3],
+  ['restart', 1],
+  ['kill', 2],
+  ['losePower', 1],
+  ['recreate', 1],
+] as const;
+
+type Step = (typeof steps)[number][0];
+
+/**
+ * A broker's life by chance: appends to topics of every flush mode, syncs that end when they like, rolls, new
+ * epochs, checkpoints, stops, kills and power cuts. One seed is one life.
+ */
+export class Workload {
+  readonly histories = Object.entries(topics).map(([topic, config]) => new History(topic, config));
+  readonly #random: Random;
+  readonly #watch: Watch;
+  #running: Machine | null = null;
+  #now = 1_700_000_000_000;
+
+  constructor(random: Random, watch: Watch) {
+    this.#random = random;
+    this.#watch = watch;
+  }
+
+  get machine(): Machine {
+    return this.#running!;
+  }
+
+  boot(): void {
+    this.#boot(new MemoryFileSystem());
+    for (const history of this.histories) if (history.topic !== 'fleeting') this.#create(history);
+  }
+
+  /** One more thing happens. */
+  async step(): Promise<void> {
+    await this[this.#choose()]();
+    this.#listen();
+  }
+
+  append(): void {
+    const history = this.#random.pick(this.histories);
+    const log = this.machine.log(history.topic);
+    if (log === undefined || log.offlineReason !== null) return;
+    const batches = Array.from({ length: 1 + this.#random.below(3) }, () => this.#batch());
+    history.appending(batches, this.machine.clock.now());
+    log.appendAsLeader(batches, history.leaderEpoch);
+  }
+
+  turn(): void {
+    this.machine.clock.turn();
+  }
+
+  async finishSync(): Promise<void> {
+    await this.machine.finishSync(this.#random.below(Math.max(1, this.machine.syncsUnderWay)));
+  }
+
+  passTime(): void {
+    this.machine.clock.advance(1 + this.#random.below(1_200));
+  }
+
+  roll(): void {
+    this.machine.log(this.#random.pick(this.histories).topic)?.roll();
+  }
+
+  newEpoch(): void {
+    const history = this.#random.pick(this.histories);
+    const log = this.machine.log(history.topic);
+    if (log === undefined) return;
+    history.leaderEpoch++;
+    log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
+  }
+
+  checkpoint(): void {
+    void this.machine.logs.checkpoint();
+  }
+
+  async restart(): Promise<void> {
+    // The directory keeps its lock until the very end, and a promise made while stopping counts too.
+    this.#reboot(await this.machine.stop(), 'kill');
+  }
+
+  kill(): void {
+    this.#reboot(this.machine.kill(), 'kill');
+  }
+
+  losePower(): void {
+    const chance = (): number => this.#random.next();
+    this.#reboot(this.machine.losePower(loseSome(chance)), 'power cut');
+  }
+
+  /** The topic that comes and goes: deleted when it is there, made anew when it is not. */
+  recreate(): void {
+    const index = this.histories.findIndex(({ topic }) => topic === 'fleeting');
+    const history = this.histories[index]!;
+    if (history.existence === 'gone') return this.#create(history);
+    history.existence = 'unsure';
+    this.machine.logs.delete(history.topic, 0);
+    this.histories[index] = new History(history.topic, configOf(history.topic));
+  }
+
+  #choose(): Step {
+    const total = steps.reduce((sum, [, weight]) => sum + weight, 0);
+    let at = this.#random.below(total);
+    for (const [step, weight] of steps) if ((at -= weight) < 0) return step;
+    return 'append';
+  }
+
+  #batch(): RecordBatch {
+    const now = this.machine.clock.now();
+    const records: NewRecord[] = Array.from({ length: 1 + this.#random.below(4) }, () => ({
+      key: Buffer.from(`key-${this.#random.below(9)}`),
+      value: Buffer.alloc(
+        this.#random.below(this.#random.below(5) === 0 ? 1_200 : 90),
+        this.#random.below(256),
+      ),
+      timestamp: now - this.#random.below(500),
+    }));
+    return RecordBatch.split([encodeBatch(records)])[0]!;
+  }
+
+  #create(history: History): void {
+    history.existence = 'unsure';
+    const log = this.machine.logs.create(history.topic, 0, 'AAAAAAAAAAAAAAAAAAAAAA');
+    history.existence = 'there';
+    log.assignLeaderEpoch(history.leaderEpoch, 0);
+  }
+
+  #boot(disk: MemoryFileSystem): void {
+    this.#watch(disk, (kind) => this.#promises(kind));
+    this.#running = new Machine(disk, configOf, new ManualClock({ now: this.#now }));
+  }
+
+  #reboot(disk: MemoryFileSystem, kind: CrashKind): void {
+    const promises = this.#promises(kind);
+    this.#now = this.machine.clock.now();
+    this.machine.disk.beforeOperation = null;
+    this.#running = null;
+    if (kind === 'power cut') for (const history of this.histories) history.powerCut();
+    this.#boot(disk);
+    const broken = brokenClaims(this.machine, promises);
+    if (broken.length > 0) throw new Error(`after a ${kind}: ${broken.join('\n')}`);
+    for (const history of this.histories) {
+      const log = this.machine.log(history.topic);
+      if (log === undefined) continue;
+      history.recovered(log);
+      // Whoever leads says so at every start.
+      log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
+    }
+  }
+
+  #promises(kind: CrashKind): Promised[] {
+    this.#listen();
+    return this.histories.map((history) => history.promised(kind));
+  }
+
+  #listen(): void {
+    for (const history of this.histories) {
+      const log = this.#running?.log(history.topic);
+      if (log !== undefined) history.listen(log);
+    }
+  }
+}
