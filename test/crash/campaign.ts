@@ -1,22 +1,27 @@
 import { hash } from 'node:crypto';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
-import type { MemoryFileSystem, Operation } from '@rookery/sidecar/rooms/vfs/memory';
+import { MemoryFileSystem, type Operation } from '@rookery/sidecar/rooms/vfs/memory';
 import { loseAfter, loseSome, loseUnsynced, tear, tears } from '@rookery/sidecar/rooms/vfs/power-cut';
 import { encodeBatch, RecordBatch } from '@rookery/wire';
 import { Random } from '../protocol/random.ts';
+import { BrokenPromise } from './broken-promise.ts';
 import { brokenClaims, brokenTimeLookups, stateOf } from './claims.ts';
 import type { CrashKind, Promised } from './history.ts';
 import { dataDirectory, Machine } from './machine.ts';
-import { configOf, Workload } from './workload.ts';
+import { configOf, Workload, type Watch, type WorkloadOptions } from './workload.ts';
 
 export interface CampaignOptions {
   readonly seed: number;
-  /** Wall-clock time; the workload under way then is finished early. */
-  readonly seconds: number;
+  /** Wall-clock time after which it ends. */
+  readonly seconds?: number;
+  /** How many distinct directories are enough. */
+  readonly states?: number;
   /** How many steps one life has. */
   readonly steps?: number;
   /** How many disks with some of the unsynced changes lost are tried at each moment. */
   readonly samples?: number;
+  /** For the tests of the claims: a disk that lies, promises that nobody made. */
+  readonly planted?: Pick<WorkloadOptions, 'believes'> & { readonly ignores?: MemoryFileSystem['ignores'] };
 }
 
 export interface Tally {
@@ -38,23 +43,6 @@ interface CrashState {
   readonly afterPowerCut: readonly Promised[];
 }
 
-/** A recovery that breaks a promise, told so that it can be replayed and looked into. */
-export class BrokenPromise extends Error {
-  constructor(seed: number, { how, disk }: CrashState, broken: readonly string[]) {
-    super(`life ${seed}, ${how}:\n  ${broken.join('\n  ')}\non\n${listing(disk, dataDirectory)}`);
-    this.name = 'BrokenPromise';
-  }
-}
-
-/** The files of a disk, one a line. */
-function listing(disk: MemoryFileSystem, directory: string): string {
-  const lines = disk.list(directory).map((name) => {
-    const path = `${directory}/${name}`;
-    return disk.isDirectory(path) ? listing(disk, path) : `  ${path} ${disk.size(path)}`;
-  });
-  return lines.filter((line) => line !== '').join('\n');
-}
-
 /**
  * Lives of a broker, and at every operation of each the crashes that may strike there: the kill, the torn
  * write, the power cut with all or some of the unsynced changes lost. Each disk is recovered, and so is what
@@ -67,7 +55,7 @@ export class Campaign {
   readonly #judged = new Set<string>();
 
   constructor(options: CampaignOptions) {
-    this.#options = { steps: 160, samples: 3, ...options };
+    this.#options = { seconds: Infinity, states: Infinity, steps: 160, samples: 3, planted: {}, ...options };
   }
 
   /** What has been done so far, in a line. */
@@ -76,33 +64,46 @@ export class Campaign {
     return `${states} distinct directories at ${moments} moments of ${lives} lives, ${boots} recoveries`;
   }
 
-  /** Goes on until the time is up. @throws BrokenPromise */
+  /** Lives on until there are enough states or the time is up. @throws BrokenPromise */
   async run(): Promise<Tally> {
     const until = performance.now() + this.#options.seconds * 1_000;
-    for (let seed = this.#options.seed; performance.now() < until; seed++) await this.live(seed, until);
+    const isOver = (): boolean => this.tally.states >= this.#options.states || performance.now() >= until;
+    for (let seed = this.#options.seed; !isOver(); seed++) {
+      try {
+        await this.#live(seed, isOver);
+      } catch (error) {
+        // The seed replays the life, and the place tells the rest.
+        if (error instanceof Error) error.message = `life ${seed}, ${error.message}`;
+        throw error;
+      }
+    }
     return this.tally;
   }
 
-  /** One life and all its deaths. @throws BrokenPromise */
-  async live(seed: number, until = Infinity): Promise<void> {
+  /** One life and all its deaths. */
+  async #live(seed: number, isOver: () => boolean): Promise<void> {
     const random = new Random(seed);
     const deaths = new Random(seed ^ 0x5eed);
     const waiting: CrashState[] = [];
-    const workload = new Workload(random, (disk, promised) =>
-      watch(disk, promised, deaths, this.#options.samples, (states) => {
+    const { samples, steps, planted } = this.#options;
+    const disk = new MemoryFileSystem();
+    disk.ignores = planted.ignores ?? null;
+    const watched: Watch = (disk, promised) =>
+      watch(disk, promised, deaths, samples, (states) => {
         this.tally.moments++;
         waiting.push(...states);
-      }),
-    );
+      });
+    const { believes } = planted;
+    const workload = new Workload(random, watched, believes === undefined ? { disk } : { disk, believes });
     workload.boot();
     this.tally.lives++;
-    for (let step = 0; step < this.#options.steps && performance.now() < until; step++) {
+    for (let step = 0; step < steps && !isOver(); step++) {
       await workload.step();
-      for (const state of waiting.splice(0)) await this.#judge(seed, state, deaths);
+      for (const state of waiting.splice(0)) await this.#judge(state, deaths);
     }
   }
 
-  async #judge(seed: number, state: CrashState, random: Random): Promise<void> {
+  async #judge(state: CrashState, random: Random): Promise<void> {
     const print = state.disk.fingerprint(dataDirectory, digest);
     if (!this.#seen.has(print)) {
       this.#seen.add(print);
@@ -113,21 +114,21 @@ export class Campaign {
     if (this.#judged.has(key)) return;
     this.#judged.add(key);
     const before = state.disk.afterKill();
-    const operations = await this.#recover(seed, state, random);
-    if (random.below(3) === 0) await this.#crashInside(seed, { ...state, disk: before }, operations, random);
+    const operations = await this.#recover(state, random);
+    if (random.below(3) === 0) await this.#crashInside({ ...state, disk: before }, operations, random);
   }
 
   /** @returns how many operations the recovery took */
-  async #recover(seed: number, state: CrashState, random: Random): Promise<number> {
+  async #recover(state: CrashState, random: Random): Promise<number> {
     const fail = (how: string, broken: readonly string[]): void => {
-      if (broken.length > 0) throw new BrokenPromise(seed, { ...state, how: `${state.how}${how}` }, broken);
+      if (broken.length > 0) throw new BrokenPromise(`${state.how}${how}`, state.disk, broken);
     };
     const boot = (disk: MemoryFileSystem, how: string): Machine => {
       this.tally.boots++;
       try {
         return new Machine(disk, configOf, new ManualClock());
       } catch (error) {
-        throw new BrokenPromise(seed, { ...state, how: `${state.how}${how}` }, [String(error)]);
+        throw new BrokenPromise(`${state.how}${how}`, disk, [String(error)]);
       }
     };
     const machine = boot(state.disk, '');
@@ -147,7 +148,7 @@ export class Campaign {
   }
 
   /** The recovery is struck by a second crash, at any of its operations. */
-  async #crashInside(seed: number, state: CrashState, operations: number, random: Random): Promise<void> {
+  async #crashInside(state: CrashState, operations: number, random: Random): Promise<void> {
     const at = random.below(operations);
     const chance = (): number => random.next();
     const isKill = random.below(2) === 0;
@@ -166,7 +167,7 @@ export class Campaign {
     }
     const how = `${state.how}, ${isKill ? 'killed' : 'power cut'} at operation ${at} of the recovery`;
     const promises = isKill ? state.promises : state.afterPowerCut;
-    await this.#recover(seed, { ...state, disk: second, how, promises }, random);
+    await this.#recover({ ...state, disk: second, how, promises }, random);
   }
 }
 

@@ -40,9 +40,10 @@ export class History {
   #killEnd = 0;
   #powerCutEnd = 0;
 
-  constructor(topic: string, config: LogConfig) {
+  /** @param believes the mode whose promises are counted on, if it is not the one that the log is in */
+  constructor(topic: string, config: LogConfig, believes: LogConfig['flushMode'] = config.flushMode) {
     this.topic = topic;
-    this.#config = config;
+    this.#config = { ...config, flushMode: believes };
   }
 
   /**

@@ -5,6 +5,7 @@ import { MemoryFileSystem } from '@rookery/sidecar/rooms/vfs/memory';
 import { loseSome } from '@rookery/sidecar/rooms/vfs/power-cut';
 import { encodeBatch, RecordBatch, type NewRecord } from '@rookery/wire';
 import type { Random } from '../protocol/random.ts';
+import { BrokenPromise } from './broken-promise.ts';
 import { brokenClaims } from './claims.ts';
 import { History, type CrashKind, type Promised } from './history.ts';
 import { Machine } from './machine.ts';
@@ -23,6 +24,13 @@ const topics: Readonly<Record<string, LogConfig>> = {
 };
 
 export const configOf = (topic: string): LogConfig => topics[topic]!;
+
+export interface WorkloadOptions {
+  /** The disk of the first boot. */
+  readonly disk?: MemoryFileSystem;
+  /** What all topics are taken to promise, whatever their mode. */
+  readonly believes?: LogConfig['flushMode'];
+}
 
 /** A disk that somebody watches, from before the broker boots on it. */
 export type Watch = (disk: MemoryFileSystem, promised: (kind: CrashKind) => Promised[]) => void;
@@ -49,15 +57,18 @@ type Step = (typeof steps)[number][0];
  * epochs, checkpoints, stops, kills and power cuts. One seed is one life.
  */
 export class Workload {
-  readonly histories = Object.entries(topics).map(([topic, config]) => new History(topic, config));
+  readonly histories: History[];
   readonly #random: Random;
   readonly #watch: Watch;
+  readonly #options: WorkloadOptions;
   #running: Machine | null = null;
   #now = 1_700_000_000_000;
 
-  constructor(random: Random, watch: Watch) {
+  constructor(random: Random, watch: Watch, options: WorkloadOptions = {}) {
     this.#random = random;
     this.#watch = watch;
+    this.#options = options;
+    this.histories = Object.keys(topics).map((topic) => this.#historyOf(topic));
   }
 
   get machine(): Machine {
@@ -65,7 +76,7 @@ export class Workload {
   }
 
   boot(): void {
-    this.#boot(new MemoryFileSystem());
+    this.#boot(this.#options.disk ?? new MemoryFileSystem());
     for (const history of this.histories) if (history.topic !== 'fleeting') this.#create(history);
   }
 
@@ -133,7 +144,11 @@ export class Workload {
     if (history.existence === 'gone') return this.#create(history);
     history.existence = 'unsure';
     this.machine.logs.delete(history.topic, 0);
-    this.histories[index] = new History(history.topic, configOf(history.topic));
+    this.histories[index] = this.#historyOf(history.topic);
+  }
+
+  #historyOf(topic: string): History {
+    return new History(topic, configOf(topic), this.#options.believes);
   }
 
   #choose(): Step {
@@ -176,7 +191,7 @@ export class Workload {
     if (kind === 'power cut') for (const history of this.histories) history.powerCut();
     this.#boot(disk);
     const broken = brokenClaims(this.machine, promises);
-    if (broken.length > 0) throw new Error(`after a ${kind}: ${broken.join('\n')}`);
+    if (broken.length > 0) throw new BrokenPromise(`after a ${kind} of the life itself`, disk, broken);
     for (const history of this.histories) {
       const log = this.machine.log(history.topic);
       if (log === undefined) continue;

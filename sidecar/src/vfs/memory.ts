@@ -17,6 +17,8 @@ export class MemoryFileSystem implements FileSystem {
   untilSynced: () => Promise<void> = async () => {};
   /** All files together never hold more. */
   capacityBytes = Infinity;
+  /** A disk that lies: operations that report success and do nothing. Copies of the disk lie as well. */
+  ignores: ((operation: Operation) => boolean) | null = null;
   /** How often the power was gone. */
   readonly powerCuts: number;
   readonly #root: MemoryDirectory;
@@ -146,7 +148,7 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   remove(path: string): void {
-    this.#operate('remove', path);
+    if (!this.#operate('remove', path)) return;
     const { directory, name } = this.#parent(path);
     if (!directory.entries.has(name)) throw systemError('ENOENT', path);
     directory.change({ ...this.#next('entry'), removed: name, added: null });
@@ -179,10 +181,10 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   #beginDirectorySync(path: string): { directory: MemoryDirectory; sequence: number } {
-    this.#operate('syncDirectory', path);
+    const isDone = this.#operate('syncDirectory', path);
     const directory = this.#find(path);
     if (!(directory instanceof MemoryDirectory)) throw systemError('ENOENT', path);
-    return { directory, sequence: this.#sequence };
+    return { directory, sequence: isDone ? this.#sequence : 0 };
   }
 
   #copy(
@@ -198,15 +200,19 @@ export class MemoryFileSystem implements FileSystem {
       copies.set(node, made);
       return made;
     };
-    return new MemoryFileSystem(copy(this.#root) as MemoryDirectory, this.#sequence, powerCuts);
+    const copied = new MemoryFileSystem(copy(this.#root) as MemoryDirectory, this.#sequence, powerCuts);
+    copied.ignores = this.ignores;
+    return copied;
   }
 
-  #operate(name: Operation['name'], path: string): void {
+  /** @returns whether the operation is to be done */
+  #operate(name: Operation['name'], path: string): boolean {
     const operation = { name, path };
     this.beforeOperation?.(operation);
     const code = this.#failure?.(operation, this.operations.length) ?? null;
     this.operations.push(operation);
     if (code !== null) throw systemError(code, path);
+    return this.ignores === null || !this.ignores(operation);
   }
 
   #next(kind: UnsyncedChange['kind'], sizeInBytes = 0): UnsyncedChange {
@@ -368,7 +374,7 @@ class MemoryContent {
 
 /** What a file needs of its disk. */
 interface Disk {
-  operate(name: Operation['name']): void;
+  operate(name: Operation['name']): boolean;
   next(kind: UnsyncedChange['kind'], sizeInBytes?: number): UnsyncedChange;
   room(): number;
   untilSynced(): Promise<void>;
@@ -408,7 +414,7 @@ class MemoryFile implements File {
   }
 
   writeNow(chunks: readonly Uint8Array[], position: number): void {
-    this.#operate('write');
+    if (!this.#operate('write')) return;
     const bytes = Buffer.concat(chunks);
     const room = this.#disk.room() + Math.max(0, this.#content.bytes.length - position);
     // A full disk takes what fits before it says so.
@@ -419,7 +425,7 @@ class MemoryFile implements File {
   }
 
   truncateNow(size: number): void {
-    this.#operate('truncate');
+    if (!this.#operate('truncate')) return;
     this.#content.write({ ...this.#disk.next('truncate'), position: size, bytes: null });
   }
 
@@ -454,17 +460,16 @@ class MemoryFile implements File {
   #beginSync(): { sequence: number; failure: Error | null } {
     const sequence = this.#disk.sequence();
     try {
-      this.#operate('sync');
-      return { sequence, failure: null };
+      return { sequence: this.#operate('sync') ? sequence : 0, failure: null };
     } catch (error) {
       this.#content.forsake(sequence);
       return { sequence, failure: error as Error };
     }
   }
 
-  #operate(name: Operation['name']): void {
+  #operate(name: Operation['name']): boolean {
     this.#mustBeOpen();
-    this.#disk.operate(name);
+    return this.#disk.operate(name);
   }
 
   #mustBeOpen(): void {
