@@ -24,6 +24,13 @@ test('the generated pages say what the code says: `npm run docs` after changing 
   for (const [path, text] of Object.entries(pages)) expect(read(path), path).toBe(text);
 });
 
+test('what is served does not stand among what is not', () => {
+  const [served, gaps] = read('docs/compatibility.md').split('## Not served yet');
+  const names = [...served!.matchAll(/^\| \d+ +\| (\w+)/gm)].map(([, name]) => name!);
+  expect(names.length).toBeGreaterThan(15);
+  expect(names.filter((name) => new RegExp(`\\b${name}\\b`).test(gaps!))).toEqual([]);
+});
+
 describe('error codes', () => {
   const tables = { ...wireErrors, ...clientErrors, ...engineErrors, ...sidecarErrors };
   const used = new Set<string>();
