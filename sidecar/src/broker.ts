@@ -1,6 +1,6 @@
 import { AdminServer } from './admin/admin-server.ts';
 import type { Clock } from './clock.ts';
-import { ClusterView } from './cluster/cluster-image.ts';
+import { ClusterView, type TopicImage } from './cluster/cluster-image.ts';
 import { FileMetaStore } from './cluster/file-meta-store.ts';
 import type { MetaStore } from './cluster/meta-store.ts';
 import { ProducerIds } from './cluster/producer-ids.ts';
@@ -15,6 +15,7 @@ import { formatAddress, type Address } from './listener-address.ts';
 import { DataDirectory } from './log/data-directory.ts';
 import { DiskSpace } from './log/disk-space.ts';
 import { LogManager } from './log/log-manager.ts';
+import type { LogConfig } from './log-config.ts';
 import type { PartitionLog } from './log/partition-log.ts';
 import { LoopStall } from './loop-stall.ts';
 import { Metrics } from './metrics.ts';
@@ -98,16 +99,15 @@ async function open(
     reserveBytes: config.int('disk.reserve.bytes'),
   });
   opened.push(() => space.stop());
+  const logConfig = (topic: TopicImage | undefined): LogConfig =>
+    config.logConfig(topic?.configs ?? {}, topic?.isInternal);
   const logs = LogManager.open({
     fs,
     directory,
     clock,
     events,
     space,
-    configOf: (name) => {
-      const topic = view.image.topicByName(name);
-      return config.logConfig(topic?.configs ?? {}, topic?.isInternal);
-    },
+    configOf: (name) => logConfig(view.image.topicByName(name)),
   });
   opened.push(() => logs.close());
   const expiry = clock.every(config.int('producer.id.expiration.check.interval.ms'), () =>
@@ -118,6 +118,8 @@ async function open(
   const replicas = new ReplicaManager({
     logs,
     nodeId: config.nodeId,
+    events,
+    logConfig,
     minInSyncReplicas: ({ configs }) => Number(config.topicValue('min.insync.replicas', configs)),
   });
   view.onChange((image) => replicas.apply(image));
@@ -149,6 +151,8 @@ async function open(
       topics,
       replicas,
       groups,
+      freeBytes: () => fs.freeBytes(dataDir),
+      dataDir,
       groupAdministration: new GroupAdministration(groups, hasPartition),
       producerIds,
       clock,

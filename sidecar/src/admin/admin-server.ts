@@ -12,6 +12,9 @@ export interface AdminOptions {
 }
 
 const headerBytesMax = 16 * 1024;
+const connectionsMax = 100;
+/** A peer that does not take its answer is given this long. */
+const unreadMs = 10_000;
 
 /**
  * Health and metrics over HTTP. Plain `node:http`, because it must answer within the start-up budget and from
@@ -29,10 +32,18 @@ export class AdminServer {
         headersTimeout: 5_000,
         requestTimeout: 10_000,
         keepAliveTimeout: 5_000,
+        // How often the two timeouts above are looked after.
+        connectionsCheckingInterval: 2_000,
       },
-      (request, response) => void this.#answer(request, response),
+      (request, response) => {
+        this.#answer(request, response).catch(() => {
+          if (!response.headersSent) send(response, 500, { error: 'the request could not be answered' });
+          else response.destroy();
+        });
+      },
     );
-    this.#server.maxConnections = 100;
+    this.#server.maxConnections = connectionsMax;
+    this.#server.setTimeout(unreadMs, (socket) => socket.destroy());
   }
 
   /** Resolves with the address in use: `port` 0 has become a real one. */
@@ -42,6 +53,8 @@ export class AdminServer {
       this.#server.once('error', reject);
       this.#server.listen({ host, port }, () => {
         this.#server.off('error', reject);
+        // A connection that could not be taken is no reason to stop; Node would throw without a listener.
+        this.#server.on('error', () => {});
         const address = this.#server.address() as AddressInfo;
         resolve({ host: address.address, port: address.port });
       });
@@ -59,8 +72,10 @@ export class AdminServer {
     const path = (request.url ?? '/').split('?')[0]!;
     if (!this.#isMeantForUs(request))
       return send(response, 403, { error: 'the Host header names another host' });
-    if (request.method !== 'GET' && request.method !== 'HEAD')
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('allow', 'GET, HEAD');
       return send(response, 405, { error: 'only GET is served' });
+    }
     switch (path) {
       case '/health/live':
         return send(response, 200, { status: 'live' });
@@ -73,8 +88,9 @@ export class AdminServer {
       }
       case '/metrics': {
         const { exposition } = await import('./exposition.ts');
+        const text = await exposition(this.#options.metrics);
         response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
-        response.end(await exposition(this.#options.metrics));
+        response.end(text);
         return;
       }
       default:
@@ -82,10 +98,13 @@ export class AdminServer {
     }
   }
 
-  /** A web page elsewhere can make a browser ask us under its own name; it must not learn anything. */
+  /**
+   * A web page elsewhere can make a browser ask us under its own name; it must not learn anything. Browsers
+   * always name a host; simple probes in HTTP/1.0 need not.
+   */
   #isMeantForUs(request: IncomingMessage): boolean {
-    if (!isLoopback(this.#options.host)) return true;
-    const host = (request.headers.host ?? '').replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
+    if (!isLoopback(this.#options.host) || request.headers.host === undefined) return true;
+    const host = request.headers.host.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
     return isLoopback(host);
   }
 }

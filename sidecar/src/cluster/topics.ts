@@ -99,6 +99,83 @@ export class Topics {
     events.emit('topicDeleted', { topic: name, topicId: topic.id });
   }
 
+  /**
+   * Gives a topic other settings.
+   *
+   * @param change what they become of what they are; it may run again when somebody else was faster
+   * @throws TopicRefused, also what `change` throws
+   */
+  async configure(
+    name: string,
+    change: (configs: Readonly<Record<string, string>>) => ReadonlyMap<string, string | null>,
+    validateOnly: boolean,
+  ): Promise<void> {
+    await this.#change(
+      name,
+      (topic) => ({ ...topic, configs: this.#configs(change(topic.configs)) }),
+      validateOnly,
+    );
+  }
+
+  /**
+   * Gives a topic more partitions.
+   *
+   * @param count how many it has then
+   * @param assignments the replicas of each new one; null leaves it to the broker
+   * @throws TopicRefused
+   */
+  async grow(
+    name: string,
+    count: number,
+    assignments: readonly (readonly number[])[] | null,
+    validateOnly: boolean,
+  ): Promise<void> {
+    const { nodeId } = this.#options;
+    const grown = (topic: TopicImage): TopicImage => {
+      const have = topic.partitions.length;
+      // Groups and transactions are placed by the number of partitions.
+      if (topic.isInternal) throw new TopicRefused('INVALID_REQUEST', `'${name}' is internal`);
+      if (count <= have || count > partitionsMax) {
+        throw new TopicRefused(
+          'INVALID_PARTITIONS',
+          `'${name}' has ${have} partitions; ${have + 1} to ${partitionsMax} are possible, not ${count}`,
+        );
+      }
+      if (assignments !== null) {
+        if (assignments.length !== count - have)
+          throw new TopicRefused(
+            'INVALID_REPLICA_ASSIGNMENT',
+            `${assignments.length} assignments for ${count - have} new partitions`,
+          );
+        checkAssignments(
+          assignments.map((replicas, partition) => ({ partition, replicas })),
+          nodeId,
+        );
+      }
+      const added = Array.from({ length: count - have }, () => ownPartition(nodeId));
+      return { ...topic, partitions: [...topic.partitions, ...added] };
+    };
+    await this.#change(name, grown, validateOnly);
+  }
+
+  async #change(
+    name: string,
+    change: (topic: TopicImage) => TopicImage,
+    validateOnly: boolean,
+  ): Promise<void> {
+    const { store, view } = this.#options;
+    for (;;) {
+      const id = view.image.topicByName(name)?.id;
+      const entry = id === undefined ? null : await store.get(keys.topic(id));
+      if (entry === null) throw new TopicRefused('UNKNOWN_TOPIC_OR_PARTITION', `there is no topic '${name}'`);
+      const { key, revision } = entry;
+      const changed = change(JSON.parse(entry.value) as TopicImage);
+      if (validateOnly) return;
+      const put = [{ key, value: JSON.stringify(changed) }];
+      if ((await this.#commit({ compare: [{ key, revision }], put })).succeeded) return;
+    }
+  }
+
   /** The topic as it will be, or why it cannot. */
   #design(topic: NewTopic): TopicImage {
     const { name } = topic;
@@ -153,8 +230,7 @@ export class Topics {
     if (count < 1 || count > partitionsMax) {
       throw new TopicRefused('INVALID_PARTITIONS', `${count} partitions; 1 to ${partitionsMax} are possible`);
     }
-    const partition = { leader: nodeId, leaderEpoch: 0, replicas: [nodeId], inSyncReplicas: [nodeId] };
-    return Array.from({ length: count }, () => partition);
+    return Array.from({ length: count }, () => ownPartition(nodeId));
   }
 
   #configs(given: ReadonlyMap<string, string | null>): Record<string, string> {
@@ -178,6 +254,13 @@ function nameTaken(name: string, topics: Iterable<TopicImage>): TopicRefused | n
   }
   return null;
 }
+
+const ownPartition = (nodeId: number): PartitionImage => ({
+  leader: nodeId,
+  leaderEpoch: 0,
+  replicas: [nodeId],
+  inSyncReplicas: [nodeId],
+});
 
 const exists = (name: string): TopicRefused =>
   new TopicRefused('TOPIC_ALREADY_EXISTS', `topic '${name}' exists`);

@@ -1,4 +1,5 @@
 import type { ErrorName, RecordBatch } from '@rookery/wire';
+import type { LogConfig } from '../log-config.ts';
 import type { Appended, LogRead, PartitionLog } from '../log/partition-log.ts';
 import { CommitQueue, type Committed } from './commit-queue.ts';
 import { advanceWatermark } from './watermark.ts';
@@ -39,7 +40,7 @@ export class Partition {
   readonly #durables = new CommitQueue();
   readonly #readers = new Set<() => void>();
 
-  readonly #minInSyncReplicas: number;
+  #minInSyncReplicas: number;
 
   /** @param minInSyncReplicas how many must be in sync for acks=all (`min.insync.replicas`) */
   constructor(log: PartitionLog, role: PartitionRole, minInSyncReplicas: number) {
@@ -73,6 +74,12 @@ export class Partition {
     if (role.isLeader) this.#lead();
     else if (wasLeader) this.#release('NOT_LEADER_OR_FOLLOWER');
     for (const wake of this.#readers) wake();
+  }
+
+  /** Its topic has other settings now. */
+  configure(config: LogConfig, minInSyncReplicas: number): void {
+    this.log.updateConfig(config);
+    this.#minInSyncReplicas = minInSyncReplicas;
   }
 
   /**

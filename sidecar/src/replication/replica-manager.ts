@@ -1,11 +1,14 @@
 import type { ClusterImage, TopicImage } from '../cluster/cluster-image.ts';
+import type { EventBus } from '../events.ts';
+import type { LogConfig } from '../log-config.ts';
 import type { LogManager } from '../log/log-manager.ts';
 import { Partition, type PartitionRole } from './partition.ts';
 
 export interface ReplicaManagerOptions {
   readonly logs: LogManager;
   readonly nodeId: number;
-  /** A topic's settings have come or changed: its logs must act on them. */
+  readonly events: EventBus;
+  readonly logConfig: (topic: TopicImage) => LogConfig;
   readonly minInSyncReplicas: (topic: TopicImage) => number;
 }
 
@@ -18,6 +21,8 @@ export class ReplicaManager {
   readonly #options: ReplicaManagerOptions;
   #image: ClusterImage | null = null;
   readonly #partitions = new Map<string, Map<number, Partition>>();
+  /** Topics as they were last brought in line, all their partitions included. */
+  readonly #applied = new Map<string, TopicImage>();
 
   constructor(options: ReplicaManagerOptions) {
     this.#options = options;
@@ -29,13 +34,19 @@ export class ReplicaManager {
     for (const [topicId, partitions] of this.#partitions) {
       if (image.topicById(topicId) === undefined) this.#drop(topicId, partitions);
     }
-    for (const topic of image.topics()) {
-      for (let index = 0; index < topic.partitions.length; index++) {
-        const hosted = this.#partitions.get(topic.id)?.get(index);
-        if (hosted !== undefined) hosted.become(this.#role(topic, index));
-        else if (!topic.isInternal || this.#isOnDisk(topic, index)) this.#host(topic, index);
-      }
+    for (const topic of image.topics()) if (this.#applied.get(topic.id) !== topic) this.#applyTopic(topic);
+  }
+
+  #applyTopic(topic: TopicImage): void {
+    const { logConfig, minInSyncReplicas } = this.#options;
+    for (let index = 0; index < topic.partitions.length; index++) {
+      const hosted = this.#partitions.get(topic.id)?.get(index);
+      if (hosted !== undefined) {
+        hosted.become(this.#role(topic, index));
+        hosted.configure(logConfig(topic), minInSyncReplicas(topic));
+      } else if (!topic.isInternal || this.#isOnDisk(topic, index)) this.#tryHost(topic, index);
     }
+    this.#applied.set(topic.id, topic);
   }
 
   /** Null when the partition does not exist or is not hosted here. */
@@ -49,14 +60,32 @@ export class ReplicaManager {
     return topic === undefined ? null : this.#findIn(topic, index);
   }
 
+  topicById(topicId: string): TopicImage | undefined {
+    return this.#image?.topicById(topicId);
+  }
+
+  isInternal(name: string): boolean {
+    return this.#image?.topicByName(name)?.isInternal ?? false;
+  }
+
   *all(): Generator<Partition> {
     for (const partitions of this.#partitions.values()) yield* partitions.values();
   }
 
   #findIn(topic: TopicImage, index: number): Partition | null {
-    const hosted = this.#partitions.get(topic.id)?.get(index);
-    if (hosted !== undefined) return hosted;
-    return topic.isInternal ? this.#host(topic, index) : null;
+    // One that is not hosted is of an internal topic, or could not be made when the topic came.
+    return this.#partitions.get(topic.id)?.get(index) ?? this.#tryHost(topic, index);
+  }
+
+  /** Null when the disk does not give it: the others go on, and it is tried again when it is asked for. */
+  #tryHost(topic: TopicImage, index: number): Partition | null {
+    try {
+      return this.#host(topic, index);
+    } catch (error) {
+      const task = `making partition ${topic.name}-${index}`;
+      this.#options.events.emit('backgroundFailed', { task, error });
+      return null;
+    }
   }
 
   #host(topic: TopicImage, index: number): Partition | null {
@@ -74,6 +103,7 @@ export class ReplicaManager {
 
   #drop(topicId: string, partitions: Map<number, Partition>): void {
     this.#partitions.delete(topicId);
+    this.#applied.delete(topicId);
     for (const partition of partitions.values()) {
       partition.close();
       this.#options.logs.delete(partition.log.topic, partition.log.partition);

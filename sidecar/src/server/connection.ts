@@ -30,8 +30,11 @@ export interface ConnectionDeps {
 
 /** Frames up to this size are taken in without asking the budget. */
 const smallFrame = 16 * 1024;
+/** A large frame keeps others from being read, so it must arrive no slower than this. */
+const frameBytesPerMsMin = 256;
 
 interface Slot {
+  /** Undefined while the handler works, null when the client expects none. */
   reply: Reply | undefined;
   /** Bytes taken from the budget for the request. */
   readonly taken: number;
@@ -51,6 +54,10 @@ export class Connection {
   readonly #releases = new Set<() => void>();
   /** Bytes of budget held for the frame that is arriving. */
   #admitted = 0;
+  /** When the first bytes of the frame that is arriving came. */
+  #frameSince = 0;
+  /** Bytes of answers that wait for an answer before them. */
+  #blockedBytes = 0;
   #waitsForBudget = false;
   #cutting = false;
   #ending = false;
@@ -83,6 +90,11 @@ export class Connection {
   /** The peer owes the rest of a request: one that stalls now is cut off sooner than an idle one. */
   get isMidFrame(): boolean {
     return !this.#socket.isPaused() && (this.#cutter.pending >= 0 || this.#cutter.held > 0);
+  }
+
+  /** The peer sends a request, but so slowly that it might as well have stalled. */
+  isTrickling(now: number, stallMs: number): boolean {
+    return this.isMidFrame && now - this.#frameSince > stallMs + this.#cutter.pending / frameBytesPerMsMin;
   }
 
   /** The peer owes nothing and is owed nothing. */
@@ -123,6 +135,7 @@ export class Connection {
     if (this.#ending) return;
     this.lastActive = this.#deps.now();
     this.#deps.traffic.bytesIn += chunk.length;
+    if (this.#cutter.pending < 0 && this.#cutter.held === 0) this.#frameSince = this.lastActive;
     this.#cutter.push(chunk);
     this.#cut();
   }
@@ -138,6 +151,7 @@ export class Connection {
           if (this.#admit()) break;
           return;
         }
+        this.#frameSince = this.lastActive;
         this.#dispatch(frame);
       }
       this.#setReading(this.#mayTake());
@@ -155,7 +169,7 @@ export class Connection {
       !this.#ending &&
       !this.#waitsForBudget &&
       this.#slots.length < inFlightMax &&
-      this.#outbox.unreadBytes < unreadBytesMax
+      this.#outbox.unreadBytes + this.#blockedBytes < unreadBytesMax
     );
   }
 
@@ -180,8 +194,11 @@ export class Connection {
 
   #setReading(reading: boolean): void {
     if (this.#closed || this.#ending) return;
-    if (reading && this.#socket.isPaused()) this.#socket.resume();
-    else if (!reading && !this.#socket.isPaused()) this.#socket.pause();
+    if (reading && this.#socket.isPaused()) {
+      // That nothing came meanwhile was our doing.
+      this.lastActive = this.#frameSince = this.#deps.now();
+      this.#socket.resume();
+    } else if (!reading && !this.#socket.isPaused()) this.#socket.pause();
   }
 
   #dispatch(frame: readonly Buffer[]): void {
@@ -215,9 +232,12 @@ export class Connection {
       releaseSpans(reply ?? []);
       return;
     }
+    this.#blockedBytes += bytesInMemory(reply);
     let ready = 0;
     while (ready < this.#slots.length && this.#slots[ready]!.reply !== undefined) {
-      this.#outbox.add(this.#slots[ready]!.reply ?? []);
+      const { reply: next } = this.#slots[ready]!;
+      this.#blockedBytes -= bytesInMemory(next!);
+      this.#outbox.add(next ?? []);
       ready++;
     }
     if (ready === 0) return;
@@ -243,3 +263,6 @@ export class Connection {
     this.#deps.closed(this, this.#reason);
   }
 }
+
+const bytesInMemory = (reply: Reply): number =>
+  (reply ?? []).reduce((sum, span) => (span instanceof Uint8Array ? sum + span.length : sum), 0);

@@ -8,14 +8,16 @@ import type { GroupCoordinator } from '../groups/group-coordinator.ts';
 import type { ReplicaManager } from '../replication/replica-manager.ts';
 import type { Handler } from './handler.ts';
 import { apiVersionsHandler } from './handlers/api-versions.ts';
+import { alterConfigsHandler, incrementalAlterConfigsHandler } from './handlers/alter-configs.ts';
 import { describeConfigsHandler } from './handlers/configs.ts';
 import { fetchHandler } from './handlers/fetch.ts';
 import { groupAdministrationHandlers } from './handlers/group-administration.ts';
 import { findCoordinatorHandler, groupHandlers } from './handlers/groups.ts';
 import { describeClusterHandler, metadataHandler } from './handlers/metadata.ts';
+import { describeLogDirsHandler } from './handlers/log-dirs.ts';
 import { listOffsetsHandler, offsetForLeaderEpochHandler } from './handlers/offsets.ts';
 import { produceHandler } from './handlers/produce.ts';
-import { createTopicsHandler, deleteTopicsHandler } from './handlers/topics.ts';
+import { createPartitionsHandler, createTopicsHandler, deleteTopicsHandler } from './handlers/topics.ts';
 import { describeProducersHandler, initProducerIdHandler } from './handlers/transactions.ts';
 import type { Self } from './self.ts';
 
@@ -29,6 +31,9 @@ export interface HandlersDeps {
   readonly groupAdministration: GroupAdministration;
   readonly producerIds: ProducerIds;
   readonly clock: Clock;
+  readonly dataDir: string;
+  /** Bytes that are left on the data directory's disk. */
+  readonly freeBytes: () => number;
 }
 
 /** Every API that the broker serves. */
@@ -47,7 +52,11 @@ export function handlersOf({ self, config, ...deps }: HandlersDeps): Handler[] {
     initProducerIdHandler(deps),
     describeProducersHandler(deps),
     offsetForLeaderEpochHandler(deps),
+    createPartitionsHandler(deps),
     describeConfigsHandler(configs),
+    alterConfigsHandler({ ...configs, topics: deps.topics }),
+    incrementalAlterConfigsHandler({ ...configs, topics: deps.topics }),
+    describeLogDirsHandler(deps),
     describeClusterHandler({ ...deps, self }),
   ];
   return [...handlers, apiVersionsHandler(handlers)];

@@ -43,6 +43,8 @@ export class Listener {
       this.#server.once('error', reject);
       this.#server.listen({ host, port }, () => {
         this.#server.off('error', reject);
+        // A connection could not be taken, for want of descriptors say. The next one may be.
+        this.#server.on('error', (error) => this.#options.refused('', error.message));
         this.#sweep = clock.every(sweepMs, () => this.#cutOffIdle());
         const { address, port: boundPort } = this.#server.address() as AddressInfo;
         const bound = { host: address, port: boundPort };
@@ -90,6 +92,7 @@ export class Listener {
     for (const each of this.connections) {
       const quiet = now - each.lastActive;
       if (each.isMidFrame && quiet > stallMs) each.close('stalled inside a request');
+      else if (each.isTrickling(now, stallMs)) each.close('sends a request too slowly');
       else if (each.isIdle && quiet > idleMs) each.close('idle');
       else if (!each.isIdle && each.isUnread && quiet > stallMs) each.close('does not read its answers');
     }

@@ -79,27 +79,30 @@ function describeResource(
 }
 
 export function describeTopicConfigs({ config }: ConfigsDeps, topic: TopicImage): Described[] {
-  return [...topicSettings.values()]
-    .filter(({ name }) => name in topicFallbacks || topic.configs[name] !== undefined)
-    .map((setting) => {
-      const own = topic.configs[setting.name];
-      const fallback = topicFallbacks[setting.name];
-      const inherited = config.brokerFallback(setting.name);
-      const source = fallback === undefined ? configSource.default : brokerSource(config.source(fallback));
-      const synonyms = [
-        ...(own === undefined ? [] : [{ name: setting.name, value: own, source: configSource.topic }]),
-        ...(fallback === undefined ? [] : [{ name: fallback, value: inherited, source }]),
-      ];
-      return {
-        name: setting.name,
-        value: own ?? inherited,
-        readOnly: false,
-        configSource: own === undefined ? source : configSource.topic,
-        isSensitive: false,
-        synonyms,
-        configType: types[setting.type],
-      };
-    });
+  return (
+    [...topicSettings.values()]
+      // Kafka's internal settings are seen where somebody has given them.
+      .filter(({ name }) => !name.startsWith('internal.') || topic.configs[name] !== undefined)
+      .map((setting) => {
+        const own = topic.configs[setting.name];
+        const fallback = topicFallbacks[setting.name];
+        const inherited = config.brokerFallback(setting.name);
+        const source = fallback === undefined ? configSource.default : brokerSource(config.source(fallback));
+        const synonyms = [
+          ...(own === undefined ? [] : [{ name: setting.name, value: own, source: configSource.topic }]),
+          ...(fallback === undefined ? [] : [{ name: fallback, value: inherited, source }]),
+        ];
+        return {
+          name: setting.name,
+          value: own ?? inherited,
+          readOnly: false,
+          configSource: own === undefined ? source : configSource.topic,
+          isSensitive: false,
+          synonyms,
+          configType: types[setting.type],
+        };
+      })
+  );
 }
 
 function describeBrokerConfigs(config: Config): Described[] {

@@ -69,7 +69,8 @@ function gather(deps: FetchDeps, request: FetchRequest, version: number): Gather
           : deps.replicas.find(topic.topic, asked.partition);
       if (partition === null) {
         hasError = true;
-        return refused(asked.partition, version >= 13 ? 'UNKNOWN_TOPIC_ID' : 'UNKNOWN_TOPIC_OR_PARTITION');
+        const isUnknownId = version >= 13 && deps.replicas.topicById(topic.topicId) === undefined;
+        return refused(asked.partition, isUnknownId ? 'UNKNOWN_TOPIC_ID' : 'UNKNOWN_TOPIC_OR_PARTITION');
       }
       partitions.push(partition);
       const maxBytes = Math.max(0, Math.min(asked.partitionMaxBytes, limit - bytes));

@@ -33,7 +33,7 @@ export function metadataHandler(deps: MetadataDeps): Handler {
         ? []
         : await Promise.all(request.topics!.map((topic) => find(deps, topic, mayCreate)));
       const image = deps.image();
-      const answers = all ? [...image.topics()].map((topic) => describe(image, topic)) : asked;
+      const answers = all ? [...image.topics()].map((topic) => describe(deps, topic)) : asked;
       for (const answer of answers) {
         if (request.includeTopicAuthorizedOperations) answer.topicAuthorizedOperations = topicOperations;
       }
@@ -74,10 +74,10 @@ async function find(
   });
   if (name === null || name === '') {
     const topic = topicId === zeroUuid ? undefined : deps.image().topicById(topicId);
-    return topic === undefined ? refused(ErrorCode.UNKNOWN_TOPIC_ID) : describe(deps.image(), topic);
+    return topic === undefined ? refused(ErrorCode.UNKNOWN_TOPIC_ID) : describe(deps, topic);
   }
   const topic = deps.image().topicByName(name);
-  if (topic !== undefined) return describe(deps.image(), topic);
+  if (topic !== undefined) return describe(deps, topic);
   if (!mayCreate) {
     return refused(
       deps.topics.isValidName(name)
@@ -93,10 +93,11 @@ async function find(
     if (error.error !== 'TOPIC_ALREADY_EXISTS') return refused(ErrorCode[error.error]);
   }
   const created = deps.image().topicByName(name);
-  return created === undefined ? refused(ErrorCode.LEADER_NOT_AVAILABLE) : describe(deps.image(), created);
+  return created === undefined ? refused(ErrorCode.LEADER_NOT_AVAILABLE) : describe(deps, created);
 }
 
-function describe(image: ClusterImage, topic: TopicImage): TopicAnswer {
+function describe({ self, image }: MetadataDeps, topic: TopicImage): TopicAnswer {
+  const isOffline = (id: number): boolean => id !== self.nodeId && !image().hasBroker(id);
   return {
     errorCode: ErrorCode.NONE,
     name: topic.name,
@@ -109,7 +110,7 @@ function describe(image: ClusterImage, topic: TopicImage): TopicAnswer {
       leaderEpoch: partition.leaderEpoch,
       replicaNodes: partition.replicas,
       isrNodes: partition.inSyncReplicas,
-      offlineReplicas: partition.replicas.filter((id) => !image.hasBroker(id)),
+      offlineReplicas: partition.replicas.filter(isOffline),
     })),
   };
 }

@@ -24,6 +24,7 @@ import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 //     for the leader again.
 //   · Batches are appended in the order of their arrival on a connection; an answer waits for the slowest of
 //     its partitions, others are not held up.
+//   · Topics that the broker keeps for itself are INVALID_TOPIC_EXCEPTION.
 //   · Records are not decoded; the batch's base offset and leader epoch are patched where they lie.
 // Version notes
 //   v0–v2 are advertised and refused: librdkafka up to 2.11 stops compressing when version 0 is not offered.
@@ -164,13 +165,13 @@ function partitionOf(
   index: number,
   version: number,
 ): Partition {
-  if (version >= 13) {
-    const partition = replicas.findById(topic.topicId, index);
-    if (partition === null) throw new NotServed('UNKNOWN_TOPIC_ID', topic.topicId);
-    return partition;
-  }
-  const partition = replicas.find(topic.name, index);
-  if (partition === null) throw new NotServed('UNKNOWN_TOPIC_OR_PARTITION', `${topic.name}-${index}`);
+  const known = version >= 13 ? replicas.topicById(topic.topicId) : undefined;
+  if (version >= 13 && known === undefined) throw new NotServed('UNKNOWN_TOPIC_ID', topic.topicId);
+  const name = known?.name ?? topic.name;
+  // The broker believes what it reads there, so it alone writes there.
+  if (replicas.isInternal(name)) throw new NotServed('INVALID_TOPIC_EXCEPTION', `${name} is internal`);
+  const partition = replicas.find(name, index);
+  if (partition === null) throw new NotServed('UNKNOWN_TOPIC_OR_PARTITION', `${name}-${index}`);
   return partition;
 }
 

@@ -1,4 +1,11 @@
-import { createTopics, deleteTopics, ErrorCode, zeroUuid, type Request } from '@rookery/wire';
+import {
+  createPartitions,
+  createTopics,
+  deleteTopics,
+  ErrorCode,
+  zeroUuid,
+  type Request,
+} from '@rookery/wire';
 import type { ClusterImage, TopicImage } from '../../cluster/cluster-image.ts';
 import { TopicRefused, type Topics } from '../../cluster/topics.ts';
 import { handler, type Answer, type Handler } from '../handler.ts';
@@ -82,8 +89,39 @@ const refused = (name: string, errorCode: number, errorMessage: string): Created
   configs: [],
 });
 
+// CreatePartitions — gives topics more partitions; each topic on its own.
+//
+// Behaviour
+//   · The number is the one that the topic has afterwards, and it can only grow.
+//   · Internal topics keep theirs, because groups are placed by it.
+
+export function createPartitionsHandler(deps: { topics: Topics }): Handler {
+  return handler<typeof createPartitions>({
+    api: createPartitions,
+    async handle({ topics, validateOnly }) {
+      const results = topics.map(async ({ name, count, assignments }) => {
+        const isRepeated = topics.filter((other) => other.name === name).length > 1;
+        try {
+          if (isRepeated) throw new TopicRefused('INVALID_REQUEST', 'the topic is named more than once');
+          const replicas = assignments?.map(({ brokerIds }) => brokerIds) ?? null;
+          await deps.topics.grow(name, count, replicas, validateOnly);
+          return { name, errorCode: ErrorCode.NONE, errorMessage: null };
+        } catch (error) {
+          if (error instanceof TopicRefused)
+            return { name, errorCode: ErrorCode[error.error], errorMessage: error.message };
+          throw error;
+        }
+      });
+      return { results: await Promise.all(results) };
+    },
+  });
+}
+
 // DeleteTopics — by name, or from version 6 on by id. The topic is gone when the answer leaves; its files go
 // in the background.
+//
+// Behaviour
+//   · A topic that is named twice, or by name and id at once, is INVALID_REQUEST and stays.
 
 export function deleteTopicsHandler(deps: {
   topics: Topics;
@@ -91,10 +129,19 @@ export function deleteTopicsHandler(deps: {
   enabled: boolean;
 }): Handler {
   type DeletedAnswer = Answer<typeof deleteTopics>['responses'][number];
-  const remove = async (name: string | null, topicId: string): Promise<DeletedAnswer> => {
-    const topic: TopicImage | undefined =
-      name === null ? deps.image().topicById(topicId) : deps.image().topicByName(name);
+  interface Asked {
+    readonly name: string | null;
+    readonly topicId: string;
+  }
+  const find = ({ name, topicId }: Asked): TopicImage | undefined =>
+    name === null ? deps.image().topicById(topicId) : deps.image().topicByName(name);
+  const remove = async ({ name, topicId }: Asked, isRepeated: boolean): Promise<DeletedAnswer> => {
+    const topic = find({ name, topicId });
     const answer = { name: topic?.name ?? name, topicId: topic?.id ?? topicId };
+    if (isRepeated || (name !== null && topicId !== zeroUuid)) {
+      const errorMessage = 'a topic is named once, by its name or by its id';
+      return { name, topicId, errorCode: ErrorCode.INVALID_REQUEST, errorMessage };
+    }
     if (topic === undefined) {
       const errorCode = name === null ? ErrorCode.UNKNOWN_TOPIC_ID : ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
       return { ...answer, errorCode, errorMessage: 'there is no such topic' };
@@ -118,14 +165,16 @@ export function deleteTopicsHandler(deps: {
   return handler<typeof deleteTopics>({
     api: deleteTopics,
     async handle(request, { version }) {
-      const asked =
-        version >= 6
-          ? request.topics
-          : request.topicNames.map((name): { name: string | null; topicId: string } => ({
-              name,
-              topicId: zeroUuid,
-            }));
-      return { responses: await Promise.all(asked.map(({ name, topicId }) => remove(name, topicId))) };
+      const asked: readonly Asked[] =
+        version >= 6 ? request.topics : request.topicNames.map((name) => ({ name, topicId: zeroUuid }));
+      const counts = new Map<TopicImage, number>();
+      const found = asked.map(find);
+      for (const topic of found) if (topic !== undefined) counts.set(topic, (counts.get(topic) ?? 0) + 1);
+      const responses = asked.map((each, i) => {
+        const topic = found[i];
+        return remove(each, topic !== undefined && counts.get(topic)! > 1);
+      });
+      return { responses: await Promise.all(responses) };
     },
   });
 }

@@ -1,5 +1,6 @@
 import { describeProducers, ErrorCode, initProducerId } from '@rookery/wire';
 import type { ProducerIds } from '../../cluster/producer-ids.ts';
+import { SidecarError } from '../../errors.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { handler, type Handler } from '../handler.ts';
 
@@ -9,6 +10,7 @@ import { handler, type Handler } from '../handler.ts';
 //   · Ids come in blocks from the metadata store, so none is ever given twice, also after a restart.
 //   · A producer that names the id and epoch it has (version 3 on) gets a fresh id, as from Kafka: epochs are
 //     for transactional producers.
+//   · While the store cannot give a block: COORDINATOR_NOT_AVAILABLE, and the client asks again.
 //   · A transactional id is refused: transactions are not served yet.
 
 export function initProducerIdHandler(deps: { producerIds: ProducerIds }): Handler {
@@ -17,7 +19,12 @@ export function initProducerIdHandler(deps: { producerIds: ProducerIds }): Handl
     async handle({ transactionalId }) {
       if (transactionalId !== null)
         return { errorCode: ErrorCode.INVALID_REQUEST, producerId: -1, producerEpoch: -1 };
-      return { errorCode: ErrorCode.NONE, producerId: await deps.producerIds.next(), producerEpoch: 0 };
+      try {
+        return { errorCode: ErrorCode.NONE, producerId: await deps.producerIds.next(), producerEpoch: 0 };
+      } catch (error) {
+        if (!(error instanceof SidecarError)) throw error;
+        return { errorCode: ErrorCode.COORDINATOR_NOT_AVAILABLE, producerId: -1, producerEpoch: -1 };
+      }
     },
   });
 }
