@@ -1,7 +1,10 @@
 import { isUtf8 } from 'node:buffer';
 import { WireError } from './errors.ts';
 
+const viewOf = (chunk: Buffer): DataView => new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
+
 const noBytes = Buffer.alloc(0);
+const noView = viewOf(noBytes);
 
 /**
  * A bounds-checked cursor over the chunks of one frame, without joining them: a chunk is left where it
@@ -29,7 +32,7 @@ export class ByteReader {
     for (const chunk of this.#chunks) this.#later += chunk.length;
     this.#elementsLeft = elementsMax;
     this.chunk = noBytes;
-    this.view = viewOf(noBytes);
+    this.view = noView;
     this.#advance();
   }
 
@@ -257,8 +260,6 @@ export class ByteReader {
     this.position = 0;
   }
 }
-
-const viewOf = (chunk: Buffer): DataView => new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
 
 /** A 64-bit integer from its halves; refused when a double cannot hold it exactly. */
 export function safe(high: number, low: number): number {

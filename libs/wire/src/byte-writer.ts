@@ -3,6 +3,8 @@ import type { ByteSpan } from './schema.ts';
 
 /** Spans shorter than this are copied: a gathered write costs more per piece than the copy. */
 const copiedMax = 1024;
+/** A string of at most so many characters is tried as ASCII first. */
+const shortMax = 40;
 /** 16 bytes in unpadded base64. */
 const uuidChars = 22;
 
@@ -105,6 +107,14 @@ export class ByteWriter {
 
   /** A string with a 16-bit length. */
   text(value: string): void {
+    if (value.length <= shortMax) {
+      this.room(2 + value.length);
+      if (this.#ascii(value, this.position + 2)) {
+        this.view.setInt16(this.position, value.length);
+        this.position += 2 + value.length;
+        return;
+      }
+    }
     const length = Buffer.byteLength(value);
     if (length > 0x7fff) throw new WireError('RK9012', `a string of ${length} bytes`);
     this.int16(length);
@@ -113,6 +123,14 @@ export class ByteWriter {
 
   /** A string with a variable-length length plus one. */
   compactText(value: string): void {
+    if (value.length <= shortMax) {
+      this.room(1 + value.length);
+      if (this.#ascii(value, this.position + 1)) {
+        this.view.setUint8(this.position, value.length + 1);
+        this.position += 1 + value.length;
+        return;
+      }
+    }
     const length = Buffer.byteLength(value);
     this.uvarint(length + 1);
     this.#utf8(value, length);
@@ -148,6 +166,17 @@ export class ByteWriter {
     const spans = this.finish();
     if (spans.length === 1) return spans[0] as Buffer;
     return Buffer.concat(spans as Buffer[]);
+  }
+
+  /** Writes a short string if it is ASCII, as names are; two calls into native code would take longer. */
+  #ascii(value: string, position: number): boolean {
+    const { chunk } = this;
+    for (let i = 0; i < value.length; i++) {
+      const code = value.charCodeAt(i);
+      if (code > 0x7f) return false;
+      chunk[position + i] = code;
+    }
+    return true;
   }
 
   #utf8(value: string, length: number): void {

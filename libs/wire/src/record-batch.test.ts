@@ -2,9 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { compress, decompress } from './compression.ts';
 import { WireError } from './errors.ts';
-import { murmur2, partitionFor } from './murmur2.ts';
 import { RecordBatch, type CompressionCodec } from './record-batch.ts';
-import { decodeRecords, encodeBatch, type NewRecord } from './records.ts';
+import { crc32c } from './crc32c.ts';
+import { decodeRecords, eachRecord, encodeBatch, type NewRecord } from './records.ts';
 
 const codecs: CompressionCodec[] = ['none', 'gzip', 'snappy', 'lz4', 'zstd'];
 
@@ -147,15 +147,147 @@ test('bytes that are no batches are refused, a torn tail is none', () => {
   expect(RecordBatch.read(batch, 0)?.sizeInBytes).toBe(batch.length);
 });
 
-test('keys are hashed as the Java client hashes them', () => {
-  const vectors: [string, number][] = [
-    ['21', -973932308],
-    ['foobar', -790332482],
-    ['a-little-bit-long-string', -985981536],
-    ['a-little-bit-longer-string', -1486304829],
-    ['lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8', -58897971],
-    ['abc', 479470107],
-  ];
-  for (const [key, hash] of vectors) expect(murmur2(Buffer.from(key))).toBe(hash);
-  expect(partitionFor(Buffer.from('foobar'), 10)).toBe((-790332482 & 0x7fffffff) % 10);
+const few: NewRecord[] = [
+  { key: Buffer.from('k'), value: Buffer.from('value'), timestamp: 5, headers: [{ key: 'h', value: null }] },
+  { value: null, timestamp: 4 },
+];
+
+/** The batch with a right CRC again after its bytes were changed: what hides behind it must be refused too. */
+function sealed(batch: Buffer): Buffer {
+  batch.writeUInt32BE(crc32c([batch.subarray(21)]), 17);
+  return batch;
+}
+
+test('two batches read the same cut at any one place, and at any two', () => {
+  const whole = Buffer.concat([encodeBatch(few), encodeBatch(few, { codec: 'lz4' })]);
+  const expected = JSON.stringify(RecordBatch.split([whole]).map((batch) => decodeRecords(batch)));
+  for (let first = 0; first <= whole.length; first++) {
+    for (let second = first; second <= whole.length; second += 1 + (first % 7)) {
+      const batches = RecordBatch.split(cut(whole, [first, second]));
+      expect(batches.every((batch) => batch.checkCrc())).toBe(true);
+      expect(JSON.stringify(batches.map((batch) => decodeRecords(batch)))).toBe(expected);
+    }
+  }
+});
+
+test('every patch reaches the bytes that are written, wherever the batch was cut', () => {
+  const whole = encodeBatch(few);
+  for (let at = 0; at <= whole.length; at++) {
+    const [batch] = RecordBatch.split(cut(Buffer.from(whole), [at])) as [RecordBatch];
+    batch.setBaseOffset(2 ** 40 + 1);
+    batch.setPartitionLeaderEpoch(77);
+    batch.setLogAppendTime(1_700_000_000_001);
+    const written = read(Buffer.concat(batch.chunks));
+    expect(written.checkCrc()).toBe(true);
+    expect([written.baseOffset, written.partitionLeaderEpoch, written.maxTimestamp]).toEqual([
+      2 ** 40 + 1,
+      77,
+      1_700_000_000_001,
+    ]);
+    expect(written.timestampType).toBe('LogAppendTime');
+  }
+});
+
+test('the CRC over chunks is the CRC over the whole', () => {
+  // The check value of CRC-32C.
+  expect(crc32c([Buffer.from('123456789')])).toBe(0xe3069283);
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), fc.array(fc.nat(), { maxLength: 5 }), (bytes, cuts) => {
+      const whole = Buffer.from(bytes);
+      expect(crc32c(cut(whole, cuts))).toBe(crc32c([whole]));
+    }),
+  );
+});
+
+test('timestamps and sizes survive at the edges of their varints', () => {
+  const timestamps = [0, 1, -1, 63, 64, -64, -65, 8191, 8192, 2 ** 31 - 1, 2 ** 31, -(2 ** 31) - 1, 2 ** 45];
+  const records = timestamps.map((timestamp) => ({ key: null, value: null, headers: [], timestamp }));
+  expect(decodeRecords(read(encodeBatch(records))).map(({ timestamp }) => timestamp)).toEqual(timestamps);
+  for (const size of [0, 63, 64, 8191, 8192, 1_048_575, 1_048_576]) {
+    const [back] = decodeRecords(read(encodeBatch([{ value: Buffer.alloc(size, 1), timestamp: 0 }])));
+    expect(back!.value).toHaveLength(size);
+  }
+});
+
+test('records one by one are the records at once', () => {
+  const batch = read(encodeBatch(few, { codec: 'zstd' }));
+  expect([...eachRecord(batch)]).toEqual(decodeRecords(batch));
+});
+
+test('millions of records in a few kilobytes are walked without being kept', () => {
+  const count = 2_000_000;
+  // Every record alike: size 6, attributes, timestamp delta 0, offset delta 0, null key, null value, no headers.
+  const dull = Buffer.alloc(7 * count, Buffer.from([12, 0, 0, 0, 1, 1, 0]));
+  const batch = Buffer.concat([encodeBatch([few[0]!]).subarray(0, 61), compress('zstd', dull)]);
+  batch.writeInt32BE(batch.length - 12, 8);
+  batch.writeInt16BE(4, 21);
+  batch.writeInt32BE(count, 57);
+  const walk = eachRecord(read(sealed(batch)));
+  expect(walk.next().value).toMatchObject({ offset: 0, key: null });
+  // The second has the first one's offset again.
+  expect(() => walk.next()).toThrow(/RK9101.*offset 0 after 0/);
+  expect(() => decodeRecords(read(batch), 1_000_000)).toThrow(/RK9105/);
+});
+
+test('offsets that go back, stand still or leave the batch are refused', () => {
+  const three = encodeBatch([1, 2, 3].map((timestamp) => ({ value: null, timestamp })));
+  /** Where the offset delta of the second record stands: 61, a record of 7 bytes, size, attributes, timestamp. */
+  const at = 61 + 7 + 3;
+  expect(three[at]).toBe(2);
+  for (const delta of [0, 1, 4, 6]) {
+    const bad = Buffer.from(three);
+    bad[at] = delta;
+    expect(() => decodeRecords(read(sealed(bad)))).toThrow(/RK9101/);
+  }
+  // A compacted batch has gaps, and ends before its last offset.
+  const compacted = Buffer.from(three);
+  compacted.writeInt32BE(9, 23);
+  compacted[at + 7] = 2 * 7;
+  expect(decodeRecords(read(sealed(compacted))).map(({ offset }) => offset)).toEqual([0, 1, 7]);
+});
+
+test('64-bit fields that a double cannot hold are a coded error', () => {
+  const fields = { baseOffset: 0, baseTimestamp: 27, maxTimestamp: 35, producerId: 43 } as const;
+  for (const [field, at] of Object.entries(fields)) {
+    const wide = encodeBatch(few);
+    wide.writeBigInt64BE(2n ** 53n, at);
+    expect(() => read(wide)[field as keyof typeof fields]).toThrow(/RK9004/);
+  }
+});
+
+test('a header where no batch can be is refused', () => {
+  expect(() => RecordBatch.header(Buffer.alloc(60))).toThrow(/RK9101/);
+  expect(() => RecordBatch.header(Buffer.alloc(61))).toThrow(/RK9101/);
+  expect(RecordBatch.header(encodeBatch(few)).recordCount).toBe(2);
+  const unknown = encodeBatch(few);
+  unknown.writeInt16BE(5, 21);
+  expect(() => read(unknown).codec).toThrow(/RK9103/);
+});
+
+describe.each(codecs)('hostile records behind a right CRC, %s', (codec) => {
+  const batch = encodeBatch([...few, ...few, { value: Buffer.alloc(300, 'abc'), timestamp: 9 }], { codec });
+
+  test('any byte changed, cut or made extreme gives records or a coded error', () => {
+    const hostile = (bytes: Buffer): void => {
+      try {
+        const records = decodeRecords(read(sealed(bytes)), 5000);
+        expect(records.length).toBeLessThanOrEqual(5000 / 7);
+      } catch (error) {
+        expect(error).toBeInstanceOf(WireError);
+      }
+    };
+    for (let at = 21; at < batch.length; at++) {
+      for (const byte of [0x00, 0x01, 0x7f, 0x80, 0xff, batch[at]! ^ 0x01]) {
+        const changed = Buffer.from(batch);
+        changed[at] = byte;
+        hostile(changed);
+      }
+      const overlong = Buffer.from(batch);
+      overlong.fill(0xff, at, Math.min(batch.length, at + 11));
+      hostile(overlong);
+      const short = Buffer.from(batch.subarray(0, Math.max(61, at)));
+      short.writeInt32BE(short.length - 12, 8);
+      hostile(short);
+    }
+  });
 });
