@@ -134,6 +134,11 @@ export class Consumer {
     if (partition.reading !== null) this.#fetcher.request(partition.reading, count);
   }
 
+  /** Takes back what was requested and has not come: no record comes before the next request. */
+  pause(partition: AssignedPartition): void {
+    if (partition.reading !== null) this.#fetcher.pause(partition.reading);
+  }
+
   /** @param offset −1: wherever `from` says */
   seek(partition: AssignedPartition, offset: number): void {
     if (partition.reading !== null) this.#fetcher.seek(partition.reading, offset);

@@ -157,6 +157,11 @@ export class Fetcher {
     else this.#schedule();
   }
 
+  /** Takes back what was asked for and has not been delivered. */
+  pause(partition: FetchedPartition): void {
+    (partition as Reading).credits = 0;
+  }
+
   /** @param offset −1: wherever `from` says */
   seek(partition: FetchedPartition, offset: number): void {
     (partition as Reading).moveTo(offset, -1);

@@ -61,7 +61,7 @@ const looksMs = 100;
 /** Bytes of batches in one request, so that many partitions together stay far below what brokers take in. */
 const requestBytesMax = 8 * 1024 * 1024;
 /** Unanswered batches of one partition where the broker checks their order; it remembers five. */
-const numberedOutMax = 1;
+const numberedOutMax = 5;
 
 /**
  * Sends records. Calls of one turn become one batch a partition and one request a broker. The order within a
