@@ -13,13 +13,13 @@ import {
 } from '@rookery/wire';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import {
-  HostileBroker,
-  hostileTopic,
+  ScriptedBroker,
+  theTopic,
   topicAnswer,
   topicId,
   type Answers,
   type Mischief,
-} from './hostile-broker.ts';
+} from './scripted-broker.ts';
 import { Reader } from './reader.ts';
 
 // A broker that lies, stammers or is silent: the client answers its callers with a code, in time, and neither
@@ -27,11 +27,11 @@ import { Reader } from './reader.ts';
 
 interface Meeting {
   readonly client: Client;
-  readonly broker: HostileBroker;
+  readonly broker: ScriptedBroker;
 }
 
 async function meet(answers: Answers, greeting: ((socket: Socket) => void) | null = null): Promise<Meeting> {
-  const broker = await HostileBroker.open(answers, greeting);
+  const broker = await ScriptedBroker.open(answers, greeting);
   const client = new Client({ brokers: [broker.address], connectTimeoutMs: 200, requestTimeoutMs: 300 });
   onTestFinished(async () => {
     await client.close(100);
@@ -78,8 +78,8 @@ describe('a connection that is no use', () => {
     const { client, broker } = await meet({}, greetings[name]!);
     const producer = client.producer({ deliveryTimeoutMs });
     const sent = await Promise.all([
-      rejection(producer.send(hostileTopic, { value: Buffer.from('v') })),
-      rejection(producer.send(hostileTopic, { value: Buffer.from('v'), partition: 0 })),
+      rejection(producer.send(theTopic, { value: Buffer.from('v') })),
+      rejection(producer.send(theTopic, { value: Buffer.from('v'), partition: 0 })),
     ]);
     for (const error of sent) expect(error).toMatchObject({ code: 'RK9209', outcomeUnknown: false });
     expect(broker.connections).toBeGreaterThan(1);
@@ -101,7 +101,7 @@ describe.concurrent('answers that make no sense', () => {
   ] as const)('to Metadata: %s', async (_, mischief) => {
     const { client, broker } = await meet({ Metadata: () => mischief });
     const producer = client.producer({ deliveryTimeoutMs });
-    expect(await rejection(producer.send(hostileTopic, { value: Buffer.from('v') }))).toMatchObject({
+    expect(await rejection(producer.send(theTopic, { value: Buffer.from('v') }))).toMatchObject({
       code: 'RK9209',
     });
     expect(broker.timesAsked(metadata)).toBeLessThan(attemptsMax);
@@ -116,12 +116,12 @@ describe.concurrent('answers that make no sense', () => {
       Metadata: () => ({
         brokers: [],
         errorCode: 0,
-        topics: [topicAnswer(hostileTopic, partitions)],
+        topics: [topicAnswer(theTopic, partitions)],
       }),
     };
     const { client, broker } = await meet(answers);
     const producer = client.producer({ deliveryTimeoutMs });
-    expect(await rejection(producer.send(hostileTopic, { value: Buffer.from('v') }))).toMatchObject({
+    expect(await rejection(producer.send(theTopic, { value: Buffer.from('v') }))).toMatchObject({
       code: 'RK9209',
     });
     expect(broker.timesAsked(metadata)).toBeLessThan(attemptsMax);
@@ -140,7 +140,7 @@ describe.concurrent('answers that make no sense', () => {
   ])('to Produce: %s', async (_, answer, outcomeUnknown) => {
     const { client, broker } = await meet({ Produce: answer });
     const producer = client.producer({ deliveryTimeoutMs });
-    const error = await rejection(producer.send(hostileTopic, { value: Buffer.from('v'), partition: 0 }));
+    const error = await rejection(producer.send(theTopic, { value: Buffer.from('v'), partition: 0 }));
     expect(error).toBeInstanceOf(ClientError);
     expect(error).toMatchObject({ outcomeUnknown });
     expect(broker.timesAsked(produce)).toBeLessThan(attemptsMax);
@@ -150,7 +150,7 @@ describe.concurrent('answers that make no sense', () => {
 
 function produced(partition: number, errorCode: number): object {
   const answer = { index: partition, errorCode, baseOffset: 0 };
-  return { responses: [{ name: hostileTopic, partitionResponses: [answer] }] };
+  return { responses: [{ name: theTopic, partitionResponses: [answer] }] };
 }
 
 describe.concurrent('records that are no records', () => {
@@ -166,7 +166,7 @@ describe.concurrent('records that are no records', () => {
     sessionId: 0,
     responses: [
       {
-        topic: hostileTopic,
+        topic: theTopic,
         topicId,
         partitions: [
           {
@@ -203,7 +203,7 @@ describe.concurrent('records that are no records', () => {
     const { client, broker } = await meet({ Fetch: () => fetched(bytes) });
     const reader = new Reader(client, {
       group: 'group',
-      topics: [hostileTopic],
+      topics: [theTopic],
     });
     await reader.until(() => reader.partitions.length === 1);
     await sleep(1_000);
@@ -221,7 +221,7 @@ describe.concurrent('records that are no records', () => {
     ['an older leader epoch, always', () => fetched(Buffer.alloc(0), 74)],
   ])('%s: no tight loop', async (_, answer) => {
     const { client, broker } = await meet({ Fetch: answer });
-    const reader = new Reader(client, { group: 'group', topics: [hostileTopic] });
+    const reader = new Reader(client, { group: 'group', topics: [theTopic] });
     await reader.until(() => reader.partitions.length === 1);
     await sleep(1_000);
     expect(broker.timesAsked(fetch)).toBeGreaterThan(1);
@@ -250,7 +250,7 @@ describe.concurrent('records that are no records', () => {
       },
     };
     const { client } = await meet(answers);
-    const reader = new Reader(client, { group: 'group', topics: [hostileTopic] });
+    const reader = new Reader(client, { group: 'group', topics: [theTopic] });
     await reader.until(() => reader.read.length === 5);
     expect(reader.values).toEqual(['a', 'b', 'c', 'B', 'C']);
     expect(asked.slice(0, 3)).toEqual([0, 3, 1]);
@@ -281,7 +281,7 @@ describe.concurrent('a group that makes no sense', () => {
     ['offsets are left out', { OffsetFetch: () => ({ errorCode: 0, groups: [] }) }],
   ])('%s: no tight loop, and the member can go', async (_, answers) => {
     const { client, broker } = await meet(answers);
-    const reader = new Reader(client, { group: 'group', topics: [hostileTopic] });
+    const reader = new Reader(client, { group: 'group', topics: [theTopic] });
     await sleep(1_000);
     for (const times of broker.asked.values()) expect(times).toBeLessThan(attemptsMax);
     for (const error of [...reader.errors, ...reader.failures]) expect(error).toBeInstanceOf(Error);
@@ -293,7 +293,7 @@ describe.concurrent('a group that makes no sense', () => {
     const { client, broker } = await meet({ JoinGroup: () => joined(30) });
     const reader = new Reader(client, {
       group: 'group',
-      topics: [hostileTopic],
+      topics: [theTopic],
     });
     await reader.until(() => reader.failures.length === 1);
     expect(reader.failures[0]).toMatchObject({ error: 'GROUP_AUTHORIZATION_FAILED' });
@@ -306,7 +306,7 @@ describe.concurrent('a group that makes no sense', () => {
     const { client, broker } = await meet(answers);
     const reader = new Reader(client, {
       group: 'group',
-      topics: [hostileTopic],
+      topics: [theTopic],
       sessionTimeoutMs: 800,
     });
     await reader.until(() => reader.lost === 1);
@@ -318,7 +318,7 @@ describe.concurrent('a group that makes no sense', () => {
   test('closing does not wait for a join that is never answered', async () => {
     const answers: Answers = { JoinGroup: () => 'silence' };
     const { client, broker } = await meet(answers);
-    const reader = new Reader(client, { group: 'group', topics: [hostileTopic] });
+    const reader = new Reader(client, { group: 'group', topics: [theTopic] });
     while (broker.timesAsked(joinGroup) === 0) await sleep(10);
     await reader.consumer.close();
   });

@@ -45,23 +45,30 @@ const served: readonly Api[] = [
   initProducerId,
 ];
 
-export const hostileTopic = 'topic';
+export const theTopic = 'topic';
 
 /**
- * A broker with one topic of one partition that answers as the protocol asks, except where a test says otherwise.
- * It keeps nothing.
+ * A broker whose topics have one partition and whose group has one member. It answers as the protocol asks, except
+ * where a test says otherwise, and keeps nothing.
  */
-export class HostileBroker {
+export class ScriptedBroker {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #answers: Answers;
   /** Requests so far, by the name of their API. */
   readonly asked = new Map<string, number>();
+  readonly nodeId: number;
   connections = 0;
 
-  private constructor(server: Server, answers: Answers, greeting: ((socket: Socket) => void) | null) {
+  private constructor(
+    server: Server,
+    answers: Answers,
+    greeting: ((socket: Socket) => void) | null,
+    nodeId: number,
+  ) {
     this.#server = server;
     this.#answers = answers;
+    this.nodeId = nodeId;
     server.on('connection', (socket) => {
       this.connections++;
       this.#sockets.add(socket);
@@ -75,15 +82,20 @@ export class HostileBroker {
   static open(
     answers: Answers = {},
     greeting: ((socket: Socket) => void) | null = null,
-  ): Promise<HostileBroker> {
+    nodeId = 1,
+  ): Promise<ScriptedBroker> {
     const server = createServer();
     return new Promise((resolve) =>
-      server.listen(0, '127.0.0.1', () => resolve(new HostileBroker(server, answers, greeting))),
+      server.listen(0, '127.0.0.1', () => resolve(new ScriptedBroker(server, answers, greeting, nodeId))),
     );
   }
 
   get port(): number {
     return (this.#server.address() as AddressInfo).port;
+  }
+
+  get node(): { nodeId: number; host: string; port: number } {
+    return { nodeId: this.nodeId, host: '127.0.0.1', port: this.port };
   }
 
   get address(): string {
@@ -141,28 +153,34 @@ export class HostileBroker {
         };
       case metadata:
         return {
-          brokers: [{ nodeId: 1, host: '127.0.0.1', port: this.port }],
+          brokers: [this.node],
           controllerId: 1,
           clusterId: 'hostile',
           errorCode: 0,
-          topics: topics.map(({ name }) => topicAnswer(name, [0])),
+          topics: topics.map(({ name }) => topicAnswer(name, [0], this.nodeId)),
         };
-      case findCoordinator: {
-        const found = { nodeId: 1, host: '127.0.0.1', port: this.port, errorCode: 0, errorMessage: null };
-        return { coordinators: [{ key: 'group', ...found }] };
-      }
+      case findCoordinator:
+        return coordinatorAnswer(this);
       case initProducerId:
         return { errorCode: 0, producerId: 1, producerEpoch: 0 };
       case listOffsets:
         return {
-          topics: [{ name: hostileTopic, partitions: [{ partitionIndex: 0, errorCode: 0, offset: 0 }] }],
+          topics: [{ name: theTopic, partitions: [{ partitionIndex: 0, errorCode: 0, offset: 0 }] }],
         };
       case offsetFetch: {
-        const none = { partitionIndex: 0, committedOffset: -1, metadata: '', errorCode: 0 };
-        return {
-          errorCode: 0,
-          groups: [{ groupId: 'group', errorCode: 0, topics: [{ name: hostileTopic, partitions: [none] }] }],
+        const { groups } = request as {
+          groups: { topics: { name: string; partitionIndexes: number[] }[] }[];
         };
+        const topics = groups[0]!.topics.map(({ name, partitionIndexes }) => ({
+          name,
+          partitions: partitionIndexes.map((partitionIndex) => ({
+            partitionIndex,
+            committedOffset: -1,
+            metadata: '',
+            errorCode: 0,
+          })),
+        }));
+        return { errorCode: 0, groups: [{ groupId: 'group', errorCode: 0, topics }] };
       }
       case joinGroup: {
         const { protocols } = request as { protocols: { metadata: Buffer }[] };
@@ -197,7 +215,16 @@ export class HostileBroker {
 
 export const topicId = 'AAAAAAAAAAAAAAAAAAAAAQ';
 
-export const topicAnswer = (name: string, partitions: readonly number[]): object => ({
+export const coordinatorAnswer = ({ node }: ScriptedBroker): object => ({
+  coordinators: [{ key: 'group', ...node, errorCode: 0, errorMessage: null }],
+});
+
+export const topicAnswer = (
+  name: string,
+  partitions: readonly number[],
+  leaderId = 1,
+  leaderEpoch = 0,
+): object => ({
   errorCode: 0,
   name,
   topicId,
@@ -205,8 +232,8 @@ export const topicAnswer = (name: string, partitions: readonly number[]): object
   partitions: partitions.map((partitionIndex) => ({
     errorCode: 0,
     partitionIndex,
-    leaderId: 1,
-    leaderEpoch: 0,
+    leaderId,
+    leaderEpoch,
     replicaNodes: [1],
     isrNodes: [1],
     offlineReplicas: [],
