@@ -262,10 +262,11 @@ describe.each([
 
   describe('in a group', () => {
     // Kafka never answers a member whose wishes it cannot read.
-    const subscription = encodeMessage(consumerProtocolSubscription, 1, {
-      topics: ['birds'],
-      ownedPartitions: [],
-    });
+    const subscription = Buffer.concat([
+      // Its version, 1, stands before it.
+      Buffer.from([0, 1]),
+      encodeMessage(consumerProtocolSubscription, 1, { topics: ['birds'], ownedPartitions: [] }),
+    ]);
     const joining = (group: string, memberId: string) => ({
       groupId: group,
       sessionTimeoutMs: 30_000,
