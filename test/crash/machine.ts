@@ -19,19 +19,24 @@ export const dataDirectory = '/data';
 export class Machine {
   readonly disk: MemoryFileSystem;
   readonly clock: ManualClock;
-  readonly events = new EventBus();
+  readonly events: EventBus;
   readonly logs: LogManager;
   readonly #directory: DataDirectory;
   readonly #syncs: (() => void)[] = [];
 
   /** Boots: everything that recovery does is done when it returns. */
-  constructor(disk: MemoryFileSystem, configOf: (topic: string) => LogConfig, clock = new ManualClock()) {
+  constructor(
+    disk: MemoryFileSystem,
+    configOf: (topic: string) => LogConfig,
+    clock = new ManualClock(),
+    events = new EventBus(),
+  ) {
     this.disk = disk;
     this.clock = clock;
+    this.events = events;
     disk.untilSynced = () => new Promise((resolve) => this.#syncs.push(resolve));
     nameBoot(disk);
     this.#directory = DataDirectory.open(disk, dataDirectory, 1, clock);
-    const { events } = this;
     const directory = this.#directory;
     const guard = { minFreeBytes: 0, reserveBytes: 0 };
     const space = new DiskSpace({ fs: disk, directory: directory.path, clock, events, ...guard });
