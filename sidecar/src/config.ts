@@ -159,6 +159,7 @@ export class Config {
       // Kafka's public setting refuses less than 1 MiB; its internal one is for tests that need many segments.
       segmentBytes: Number(own['internal.segment.bytes'] ?? value('segment.bytes')),
       segmentMs: long('segment.ms'),
+      segmentJitterMs: long('segment.jitter.ms'),
       segmentIndexBytes: Number(value('segment.index.bytes')),
       indexIntervalBytes: Number(value('index.interval.bytes')),
       maxMessageBytes: Number(value('max.message.bytes')),

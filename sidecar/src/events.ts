@@ -7,6 +7,13 @@ export interface Events {
   tailTruncated: { partition: string; fromOffset: number; bytes: number; reason: string };
   indexRebuilt: { partition: string; file: string; reason: string };
   segmentRolled: { partition: string; baseOffset: number };
+  segmentsDeleted: {
+    partition: string;
+    segments: number;
+    bytes: number;
+    reason: string;
+    logStartOffset: number;
+  };
   partitionOffline: { partition: string; reason: string };
   appendsTakenBack: { partition: string; fromOffset: number; reason: string };
   diskLow: { freeBytes: number; minFreeBytes: number };

@@ -2,6 +2,7 @@
 export interface LogConfig {
   readonly segmentBytes: number;
   readonly segmentMs: number;
+  readonly segmentJitterMs: number;
   readonly segmentIndexBytes: number;
   readonly indexIntervalBytes: number;
   readonly maxMessageBytes: number;

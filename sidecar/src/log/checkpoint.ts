@@ -11,6 +11,7 @@ export class Checkpoint {
   readonly #fs: FileSystem;
   readonly #path: string;
   #written = '';
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(fs: FileSystem, path: string) {
     this.#fs = fs;
@@ -31,12 +32,18 @@ export class Checkpoint {
     return offsets;
   }
 
-  /** Does nothing when nothing has changed. */
-  async write(offsets: Offsets): Promise<void> {
-    const text = format(offsets);
-    if (text === this.#written) return;
-    await writeAtomically(this.#fs, this.#path, Buffer.from(text));
-    this.#written = text;
+  /** One after another; does nothing when nothing has changed. */
+  write(offsets: () => Offsets): Promise<void> {
+    const writing = this.#writing
+      .catch(() => {})
+      .then(async () => {
+        const text = format(offsets());
+        if (text === this.#written) return;
+        await writeAtomically(this.#fs, this.#path, Buffer.from(text));
+        this.#written = text;
+      });
+    this.#writing = writing;
+    return writing;
   }
 
   writeNow(offsets: Offsets): void {

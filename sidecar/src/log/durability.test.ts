@@ -79,19 +79,12 @@ describe('what an acknowledgement covers', () => {
   });
 
   test('in os mode an acknowledgement waits for the disk while too much is unsynced', async () => {
-    const { fs, log, settle } = openMemoryLogs({
-      config: {
-        flushMode: 'os',
-        segmentBytes: 1024 * mebibyte,
-        maxMessageBytes: 100 * mebibyte,
-        segmentIndexBytes: mebibyte,
-      },
-    });
+    const { fs, log, settle } = openMemoryLogs({ config: { flushMode: 'os' }, unsyncedBytesMax: 2_000 });
     const logs = ['a', 'b', 'c', 'd', 'e'].map((topic) => log(topic));
     const waiting: (() => void)[] = [];
     fs.untilSynced = () => new Promise((resolve) => waiting.push(resolve));
     for (const each of logs) {
-      each.appendAsLeader([batchOf(['x'.repeat(66 * mebibyte)])], 0);
+      each.appendAsLeader([batchOf(['x'.repeat(500)])], 0);
       await settle();
     }
     expect(logs.map(({ durableEndOffset }) => durableEndOffset)).toEqual([1, 1, 1, 0, 0]);

@@ -158,6 +158,29 @@ export class Durability {
     this.#appended = begin;
   }
 
+  /** Segments are deleted: their bytes need no sync any more. */
+  forget(segments: readonly Segment[]): void {
+    for (const segment of segments) {
+      this.#unsynced.delete(segment);
+      this.#sealed.delete(segment);
+    }
+  }
+
+  /** The log was cut: it ends here now, and what stood behind was never written. Nothing may wait when this is called. */
+  cut(to: End): void {
+    assert(this.#waiting.length === 0 && this.#writing === null, 'nothing waits while the log is cut');
+    this.#appended = this.#written = to;
+    if (this.#durable.offset >= to.offset) this.#durable = to;
+    this.#recoveryPoint = Math.min(this.#recoveryPoint, to.offset);
+    this.#snapshots = this.#snapshots.filter(({ offset }) => offset <= to.offset);
+    this.#snapshotOffset = Math.min(this.#snapshotOffset, to.offset);
+    const isCutOff = (segment: Segment): boolean => segment.baseOffset > to.segment.baseOffset;
+    for (const set of [this.#unsynced, this.#sealed])
+      for (const segment of set) if (isCutOff(segment)) set.delete(segment);
+    this.#sealed.delete(to.segment);
+    this.#unsynced.add(to.segment);
+  }
+
   /** How much of a segment is written. */
   writtenSizeOf(segment: Segment): number {
     const { segment: last, position } = this.#written;

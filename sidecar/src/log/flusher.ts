@@ -9,7 +9,7 @@ const backgroundMs = 1_000;
 /** How much may be written before it is synced, whatever `flush.mode` says. */
 const backgroundBytes = 64 * mebibyte;
 /** How much may be unsynced at all. */
-const unsyncedBytesMax = 256 * mebibyte;
+export const unsyncedBytesMax = 256 * mebibyte;
 
 /**
  * Group commit. Appends of one turn of the event loop are written together at its end, one gathered write a
@@ -18,8 +18,8 @@ const unsyncedBytesMax = 256 * mebibyte;
  * restart has little to scan.
  */
 export class Flusher {
-  readonly tail = new UnsyncedTail(unsyncedBytesMax);
-  readonly #pace = new WritePace(unsyncedBytesMax / 2);
+  readonly tail: UnsyncedTail;
+  readonly #pace: WritePace;
   readonly #clock: Clock;
   /** Told when a background sync is through: recovery points have moved. */
   readonly #synced: () => void;
@@ -30,7 +30,9 @@ export class Flusher {
   #bytesAtBackground = 0;
   #timer: Timer | null = null;
 
-  constructor(clock: Clock, synced: () => void) {
+  constructor(clock: Clock, bytesMax: number, synced: () => void) {
+    this.tail = new UnsyncedTail(bytesMax);
+    this.#pace = new WritePace(bytesMax / 2);
     this.#clock = clock;
     this.#synced = synced;
   }

@@ -56,6 +56,16 @@ export class LeaderEpochs {
     this.#write();
   }
 
+  /** Forgets epochs that ended before the log's new start; the one that holds the start begins there now. */
+  advanceStart(offset: number): void {
+    const before = this.#starts.filter(({ startOffset }) => startOffset < offset);
+    if (before.length === 0) return;
+    const behind = this.#starts.slice(before.length);
+    const covers = behind[0]?.startOffset === offset ? [] : [{ ...before.at(-1)!, startOffset: offset }];
+    this.#starts = [...covers, ...behind];
+    this.#write();
+  }
+
   #write(): void {
     const lines = this.#starts.map(({ epoch, startOffset }) => `${epoch} ${startOffset}\n`);
     writeAtomicallyNow(this.#fs, this.#path, Buffer.from(`0\n${lines.length}\n${lines.join('')}`));

@@ -4,10 +4,11 @@ import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-syste
 import { Checkpoint } from './checkpoint.ts';
 import type { DataDirectory } from './data-directory.ts';
 import type { DiskSpace } from './disk-space.ts';
-import { Flusher } from './flusher.ts';
+import { Flusher, unsyncedBytesMax } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { Checkpointed } from './log-loader.ts';
 import { PartitionLog } from './partition-log.ts';
+import { SegmentDeletion } from './segment-deletion.ts';
 import { logSuffix, segmentName } from './segment.ts';
 
 export interface LogManagerOptions {
@@ -18,6 +19,8 @@ export interface LogManagerOptions {
   readonly events: EventBus;
   readonly space: DiskSpace;
   readonly configOf: (topic: string) => LogConfig;
+  /** Bytes that may be written and not synced; 256 MiB unless a test wants fewer. */
+  readonly unsyncedBytesMax?: number;
 }
 
 const deletedSuffix = '-delete';
@@ -32,14 +35,23 @@ export class LogManager {
   readonly #logs = new Map<string, PartitionLog>();
   readonly #recoveryPoints: Checkpoint;
   readonly #startOffsets: Checkpoint;
+  readonly #highWatermarks: Checkpoint;
+  readonly #deletion: SegmentDeletion;
   #isCheckpointing = false;
+  #isRetaining = false;
 
   private constructor(options: LogManagerOptions) {
     const { fs, directory } = options;
     this.#options = options;
     this.#recoveryPoints = new Checkpoint(fs, `${directory.path}/recovery-point-offset-checkpoint`);
     this.#startOffsets = new Checkpoint(fs, `${directory.path}/log-start-offset-checkpoint`);
-    this.#flusher = new Flusher(options.clock, () => void this.checkpoint());
+    this.#highWatermarks = new Checkpoint(fs, `${directory.path}/replication-offset-checkpoint`);
+    this.#deletion = new SegmentDeletion(options);
+    this.#flusher = new Flusher(
+      options.clock,
+      options.unsyncedBytesMax ?? unsyncedBytesMax,
+      () => void this.checkpoint(),
+    );
   }
 
   static open(options: LogManagerOptions): LogManager {
@@ -98,13 +110,30 @@ export class LogManager {
     this.#isCheckpointing = true;
     try {
       for (const log of this.#logs.values()) log.flushIndexes();
-      await this.#recoveryPoints.write(this.#offsets((log) => log.recoveryPoint));
-      await this.#startOffsets.write(this.#offsets((log) => log.logStartOffset));
+      await this.#checkpointRecoveryPoints();
+      await this.#checkpointStarts();
+      await this.#highWatermarks.write(() => this.#offsets((log) => log.highWatermark));
     } catch (error) {
       this.#options.events.emit('backgroundFailed', { task: 'checkpoint', error });
     } finally {
       this.#isCheckpointing = false;
     }
+  }
+
+  /** One pass over every log: rolls and deletes what has outlived its limits. */
+  async retain(): Promise<void> {
+    if (this.#isRetaining) return;
+    this.#isRetaining = true;
+    for (const log of [...this.#logs.values()]) {
+      try {
+        await log.retain();
+      } catch (error) {
+        this.#options.events.emit('backgroundFailed', { task: `retention of ${log.name}`, error });
+      }
+      // Appends that have come in meanwhile are first.
+      await new Promise<void>((resolve) => this.#options.clock.nextTurn(resolve));
+    }
+    this.#isRetaining = false;
   }
 
   /** Forgets producers that were silent for so long. */
@@ -120,7 +149,16 @@ export class LogManager {
     const whole = await Promise.all(logs.map((log) => log.close()));
     this.#recoveryPoints.writeNow(this.#offsets((log) => log.recoveryPoint));
     this.#startOffsets.writeNow(this.#offsets((log) => log.logStartOffset));
+    this.#highWatermarks.writeNow(this.#offsets((log) => log.highWatermark));
     if (whole.every(Boolean)) this.#options.directory.markCleanStop();
+  }
+
+  #checkpointRecoveryPoints(): Promise<void> {
+    return this.#recoveryPoints.write(() => this.#offsets((log) => log.recoveryPoint));
+  }
+
+  #checkpointStarts(): Promise<void> {
+    return this.#startOffsets.write(() => this.#offsets((log) => log.logStartOffset));
   }
 
   #offsets(of: (log: PartitionLog) => number): Map<string, number> {
@@ -164,6 +202,11 @@ export class LogManager {
         space,
         flusher: this.#flusher,
         distrust: (name, from) => this.#distrust(name, from),
+        deletion: this.#deletion,
+        checkpoints: {
+          starts: () => this.#checkpointStarts(),
+          recoveryPoints: () => this.#checkpointRecoveryPoints(),
+        },
       },
       found,
     );

@@ -13,6 +13,7 @@ import type { PartitionLog } from './partition-log.ts';
 export const smallLogs: LogConfig = {
   segmentBytes: 4096,
   segmentMs: Infinity,
+  segmentJitterMs: 0,
   segmentIndexBytes: 1024,
   indexIntervalBytes: 256,
   maxMessageBytes: 2048,
@@ -59,9 +60,11 @@ export function openMemoryLogs(
     readonly config?: Partial<LogConfig>;
     readonly minFreeBytes?: number;
     readonly reserveBytes?: number;
+    readonly unsyncedBytesMax?: number;
   } = {},
 ): MemoryLogs {
   const { fs = new MemoryFileSystem(), config = {}, minFreeBytes = 0, reserveBytes = 0 } = options;
+  const { unsyncedBytesMax } = options;
   const clock = new ManualClock();
   const events = new EventBus();
   const happened = new Map<string, unknown[]>();
@@ -69,7 +72,8 @@ export function openMemoryLogs(
   const directory = DataDirectory.open(fs, dataDir, 1, clock);
   const space = new DiskSpace({ fs, directory: dataDir, clock, events, minFreeBytes, reserveBytes });
   const configOf = (): LogConfig => ({ ...smallLogs, ...config });
-  const logs = LogManager.open({ fs, directory, clock, events, space, configOf });
+  const limits = unsyncedBytesMax === undefined ? {} : { unsyncedBytesMax };
+  const logs = LogManager.open({ fs, directory, clock, events, space, configOf, ...limits });
   return {
     fs,
     clock,

@@ -15,6 +15,8 @@ import { loadLog, type Checkpointed } from './log-loader.ts';
 import { noteBatch, recoverProducers } from './producer-recovery.ts';
 import type { ProducerSnapshot } from './producer-snapshot.ts';
 import { ProducerState, type SentBatch } from './producer-state.ts';
+import { outlived, type RetentionReason } from './retention.ts';
+import type { SegmentDeletion } from './segment-deletion.ts';
 import type { SegmentList } from './segment-list.ts';
 import { Segment } from './segment.ts';
 import type { TimeEntry } from './time-index.ts';
@@ -60,7 +62,17 @@ export interface LogDeps {
   readonly space: DiskSpace;
   /** Leaves word for the next start that nothing at or after the offset may be trusted. */
   readonly distrust: (partition: string, fromOffset: number) => void;
+  readonly deletion: SegmentDeletion;
+  readonly checkpoints: {
+    /** Puts the start of every log on disk: before segments go, so that no restart looks for them. */
+    starts(): Promise<void>;
+    /** Puts the recovery points on disk: before a log is cut, so that no restart misses what was cut off. */
+    recoveryPoints(): Promise<void>;
+  };
 }
+
+/** A number in [0, 1). */
+const chanceOf = (clock: Clock): number => clock.randomBytes(4).readUInt32LE(0) / 2 ** 32;
 
 const nothing: LogRead = { spans: [], sizeInBytes: 0 };
 /** The furthest an offset may be from its segment's base: indexes keep it in 31 bits. */
@@ -90,6 +102,9 @@ export class PartitionLog {
   #config: LogConfig;
   #logStartOffset: number;
   #logEndOffset: number;
+  #highWatermark: number;
+  /** By how much the active segment rolls sooner than `segment.ms`, so that many logs do not roll at once. */
+  #jitterMs = 0;
   #offlineReason: string | null = null;
   #isClosed = false;
 
@@ -114,7 +129,7 @@ export class PartitionLog {
     );
     this.#segments = loaded.segments;
     this.#logStartOffset = found.logStartOffset;
-    this.#logEndOffset = loaded.end.offset;
+    this.#logEndOffset = this.#highWatermark = loaded.end.offset;
     this.#durability = new Durability(
       {
         fs,
@@ -151,6 +166,17 @@ export class PartitionLog {
   /** Everything below it is as durable as `flush.mode` says. */
   get durableEndOffset(): number {
     return this.#durability.durable.offset;
+  }
+
+  /** Readers may read below it, and nothing at or past it is deleted. */
+  get highWatermark(): number {
+    return this.#highWatermark;
+  }
+
+  /** The replicas have agreed: transactions that ended below it are decided for every reader. */
+  advanceHighWatermark(highWatermark: number): void {
+    this.#highWatermark = highWatermark;
+    this.#producers.settle(highWatermark);
   }
 
   get recoveryPoint(): number {
@@ -257,13 +283,17 @@ export class PartitionLog {
   #mustRoll(batch: RecordBatch, now: number): boolean {
     const segment = this.#segments.active;
     if (segment.sizeInBytes === 0) return false;
-    const { segmentBytes, segmentMs, segmentIndexBytes } = this.#config;
+    const { segmentBytes, segmentIndexBytes } = this.#config;
     return (
       segment.sizeInBytes + batch.sizeInBytes > segmentBytes ||
       batch.lastOffset - segment.baseOffset > relativeOffsetMax ||
-      (segment.firstAppendMs !== null && now - segment.firstAppendMs > segmentMs) ||
+      this.#isActiveOld(now) ||
       segment.index.file.sizeInBytes + segment.index.file.entrySize > segmentIndexBytes
     );
+  }
+
+  #isActiveOld(now: number): boolean {
+    return now - this.#segments.active.beganMs > this.#config.segmentMs - this.#jitterMs;
   }
 
   /** Seals the active segment and begins the next one; an empty one would begin at the same offset, so it stays. */
@@ -276,7 +306,112 @@ export class PartitionLog {
     next.restartIndexes(0);
     this.#segments.add(next);
     this.#durability.rolled(sealed, next);
+    const { segmentMs, segmentJitterMs } = this.#config;
+    this.#jitterMs = Math.min(segmentMs, segmentJitterMs) * chanceOf(this.#deps.clock);
     this.#deps.events.emit('segmentRolled', { partition: this.name, baseOffset: next.baseOffset });
+  }
+
+  /**
+   * Deletes the oldest segments as far as time, size or the log start demand, and before that rolls an active
+   * segment that is old: the records of a quiet topic go too.
+   */
+  async retain(): Promise<void> {
+    if (this.#offlineReason !== null) return;
+    const now = this.#deps.clock.now();
+    const { isDeleted, retentionMs, retentionBytes } = this.#config;
+    if (this.#segments.active.sizeInBytes > 0 && this.#isActiveOld(now)) this.roll();
+    const segments = this.#segments.all();
+    const { count, reason } = outlived(
+      segments.map((segment, i) => ({
+        sizeInBytes: segment.sizeInBytes,
+        youngest: segment.youngestMs,
+        nextOffset: segments[i + 1]?.baseOffset ?? this.#logEndOffset,
+      })),
+      {
+        now,
+        retentionMs: isDeleted ? retentionMs : Infinity,
+        retentionBytes: isDeleted ? retentionBytes : Infinity,
+        logStartOffset: this.#logStartOffset,
+        highWatermark: this.#highWatermark,
+      },
+    );
+    if (reason === null) return;
+    if (count === segments.length) await this.#beginAnew();
+    await this.#advanceStart(this.#segments.at(count)!.baseOffset, reason);
+  }
+
+  /**
+   * Makes everything before the offset as good as gone; segments that are wholly before it are deleted.
+   * @throws OffsetOutOfRange past the high watermark
+   */
+  async deleteBefore(offset: number): Promise<void> {
+    if (offset > this.#highWatermark) throw new OffsetOutOfRange(offset, this);
+    // Where the whole log goes, what is written next must have a segment of its own.
+    if (offset === this.#logEndOffset && this.#segments.active.sizeInBytes > 0) await this.#beginAnew();
+    await this.#advanceStart(offset, 'start');
+  }
+
+  /** An empty active segment whose name is durable: the one before may go, and the next offset is not forgotten. */
+  async #beginAnew(): Promise<void> {
+    this.roll();
+    this.#segments.active.create();
+    await this.#deps.fs.syncDirectory(this.directory);
+  }
+
+  async #advanceStart(offset: number, reason: RetentionReason): Promise<void> {
+    if (offset > this.#logStartOffset) {
+      this.#logStartOffset = offset;
+      this.#epochs.advanceStart(offset);
+    }
+    // Also when the start has not moved now: the time before, the disk may have refused to keep it.
+    await this.#deps.checkpoints.starts();
+    // Much may have happened meanwhile, so what goes is counted only now.
+    if (this.#isClosed) return;
+    const segments = this.#segments.all();
+    let count = 0;
+    while (count + 1 < segments.length && segments[count + 1]!.baseOffset <= this.#logStartOffset) count++;
+    if (count === 0) return;
+    const dropped = this.#segments.drop(count);
+    this.#durability.forget(dropped);
+    this.#deps.deletion.delete(dropped, this.#config.fileDeleteDelayMs);
+    this.#deps.events.emit('segmentsDeleted', {
+      partition: this.name,
+      segments: dropped.length,
+      bytes: dropped.reduce((sum, { sizeInBytes }) => sum + sizeInBytes, 0),
+      reason,
+      logStartOffset: this.#logStartOffset,
+    });
+  }
+
+  /** Cuts the log before the batch that holds the offset: what a follower has and its leader has not. */
+  async truncateTo(offset: number): Promise<void> {
+    await this.#durability.write();
+    if (offset >= this.#logEndOffset) return;
+    const index = this.#segments.floor(offset);
+    const segment = this.#segments.at(index)!;
+    const batch = segment.find(offset, segment.sizeInBytes);
+    const position = batch?.position ?? segment.sizeInBytes;
+    const end = { offset: batch?.baseOffset ?? offset, segment, position };
+    this.#durability.cut(end);
+    this.#logEndOffset = end.offset;
+    this.#highWatermark = Math.min(this.#highWatermark, end.offset);
+    await this.#deps.checkpoints.recoveryPoints();
+    this.#cutFiles(end);
+    this.#epochs.truncateTo(end.offset);
+  }
+
+  /** Brings files and producers back to an end that the log has had before. */
+  #cutFiles({ offset, segment, position }: End): void {
+    const index = this.#segments.floor(segment.baseOffset);
+    for (const later of this.#segments.cutAfter(index)) later.remove();
+    segment.truncate(position, offset);
+    const { fs } = this.#deps;
+    recoverProducers(
+      { fs, directory: this.directory, segments: this.#segments },
+      this.#producers,
+      offset,
+      position,
+    );
   }
 
   // The flusher's verbs, which `durability.ts` explains.
@@ -347,11 +482,6 @@ export class PartitionLog {
     return this.#producers.firstUnstableOffset;
   }
 
-  /** Readers see everything below the high watermark: transactions that ended there are decided. */
-  settleTransactions(highWatermark: number): void {
-    this.#producers.settle(highWatermark);
-  }
-
   /** Aborted transactions with records between two offsets, the second one exclusive. */
   abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
     const aborted: AbortedTransaction[] = [];
@@ -377,6 +507,7 @@ export class PartitionLog {
   /** The first record at or after a time, decoding only the batch that holds it; null when there is none. */
   async offsetForTimestamp(timestamp: number): Promise<Found | null> {
     for (const segment of this.#segments.all()) {
+      if (segment.isClosed) continue;
       const largest = segment.largestTimestamp;
       if (largest === null || largest.timestamp < timestamp) continue;
       const from = segment.timeIndex.lookup(timestamp - 1)?.offset ?? segment.baseOffset;
@@ -386,6 +517,8 @@ export class PartitionLog {
           (each) => each.timestamp >= timestamp && each.offset >= this.#logStartOffset,
         );
         if (record !== undefined) return this.#found(record);
+        // It may have been deleted while its bytes were read.
+        if (segment.isClosed) break;
       }
     }
     return null;
@@ -436,13 +569,8 @@ export class PartitionLog {
 
   /** The disk is full: what was not written yet is as if it had never come, and the next append may try again. */
   #takeBack(to: End, reason: string): void {
-    const index = this.#segments.floor(to.segment.baseOffset);
-    for (const segment of this.#segments.cutAfter(index)) segment.remove();
-    to.segment.truncate(to.position, to.offset);
     this.#logEndOffset = to.offset;
-    const { fs } = this.#deps;
-    const log = { fs, directory: this.directory, segments: this.#segments };
-    recoverProducers(log, this.#producers, to.offset, to.position);
+    this.#cutFiles(to);
     this.#deps.space.look();
     this.#deps.events.emit('appendsTakenBack', { partition: this.name, fromOffset: to.offset, reason });
     this.onTakenBack(to.offset);

@@ -224,11 +224,11 @@ describe('a log', () => {
     expect(orders.firstUnstableOffset).toBe(0);
     coordinator(marker(1, 'abort'));
     await settle();
-    orders.settleTransactions(3);
+    orders.advanceHighWatermark(3);
     expect(orders.firstUnstableOffset).toBe(1);
     coordinator(marker(2, 'commit'));
     await settle();
-    orders.settleTransactions(4);
+    orders.advanceHighWatermark(4);
     expect(orders.firstUnstableOffset).toBeNull();
     const aborted = [{ producerId: 1, firstOffset: 0, lastOffset: 2, lastStableOffset: 1 }];
     expect(orders.abortedTransactions(0, 4)).toEqual(aborted);

@@ -50,6 +50,14 @@ export class SegmentList {
     this.#segments = [...this.#segments, segment];
   }
 
+  /** Forgets the first so many segments, and returns them; the active one stays. */
+  drop(count: number): Segment[] {
+    assert(count < this.#segments.length, 'the active segment stays');
+    const dropped = this.#segments.slice(0, count);
+    this.#segments = this.#segments.slice(count);
+    return dropped;
+  }
+
   /** Forgets the segments behind this index, and returns them. */
   cutAfter(index: number): Segment[] {
     const cut = this.#segments.slice(index + 1);

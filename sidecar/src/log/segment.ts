@@ -1,4 +1,5 @@
 import { batchHeaderSize, batchOverhead, RecordBatch, safe } from '@rookery/wire';
+import { assert } from '../invariant.ts';
 import type { File, FileSystem } from '../vfs/file-system.ts';
 import { OffsetIndex } from './offset-index.ts';
 import { snapshotPath } from './producer-snapshot.ts';
@@ -39,9 +40,10 @@ export class Segment {
   sizeInBytes: number;
   /** The largest timestamp of any record so far, and the last offset of its batch; null when none is known. */
   #largest: TimeEntry | null = null;
-  /** Wall clock of the first append after opening, from which `segment.ms` counts. */
+  /** When the segment got its first batch, by the broker's clock; null when another process wrote it. */
   firstAppendMs: number | null = null;
   #sinceIndexEntry = 0;
+  #isClosed = false;
 
   constructor(fs: FileSystem, directory: string, baseOffset: number) {
     const name = `${directory}/${segmentName(baseOffset)}`;
@@ -55,7 +57,13 @@ export class Segment {
     this.sizeInBytes = fs.exists(this.path) ? fs.size(this.path) : 0;
   }
 
+  /** Its files are let go for good: they may be gone, or another segment's. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   get log(): File {
+    assert(!this.#isClosed, `${this.path} is closed`);
     this.#log ??= this.#fs.open(this.path, 'create');
     return this.#log;
   }
@@ -69,6 +77,26 @@ export class Segment {
   /** The largest timestamp; read from the time index for a segment that was not written by this process. */
   get largestTimestamp(): TimeEntry | null {
     return this.#largest ?? this.timeIndex.last();
+  }
+
+  /** Makes the file before there is something to put in it. */
+  create(): void {
+    void this.log;
+  }
+
+  /** From when on `segment.ms` counts: a segment of another process began with its first batch's time. */
+  get beganMs(): number {
+    if (this.firstAppendMs === null) {
+      const [first] = this.walk(0, this.sizeInBytes);
+      const timestamp = first?.maxTimestamp ?? -1;
+      this.firstAppendMs = timestamp >= 0 ? timestamp : this.#fs.modifiedMs(this.path);
+    }
+    return this.firstAppendMs;
+  }
+
+  /** The time of the youngest record, or of the last write where records have none. */
+  get youngestMs(): number {
+    return this.largestTimestamp?.timestamp ?? this.#fs.modifiedMs(this.path);
   }
 
   /** Takes note of a batch that will stand at `position`: both indexes learn of it every so many bytes. */
@@ -167,8 +195,9 @@ export class Segment {
   /** The indexes on the platter, made if there was nothing to put in them; but that of no transactions. */
   async syncIndexes(): Promise<void> {
     const { index, timeIndex, transactions } = this;
+    if (this.#isClosed) return;
     await Promise.all([timeIndex.file.sync(), index.file.sync()]);
-    if (transactions.file.count > 0) await transactions.file.sync();
+    if (transactions.file.count > 0 && !this.#isClosed) await transactions.file.sync();
   }
 
   /** All of the segment on the platter, before the loop turns. */
@@ -209,6 +238,7 @@ export class Segment {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#log?.release();
     this.#log = null;
     this.index.file.close();

@@ -178,7 +178,7 @@ export class Partition {
     const highWatermark = advanceWatermark(this.#highWatermark, [durableEnd]);
     if (highWatermark === this.#highWatermark) return;
     this.#highWatermark = highWatermark;
-    this.log.settleTransactions(highWatermark);
+    this.log.advanceHighWatermark(highWatermark);
     this.#commits.release(highWatermark);
     for (const wake of this.#readers) wake();
   }

@@ -17,6 +17,7 @@ import { describeClusterHandler, metadataHandler } from './handlers/metadata.ts'
 import { describeLogDirsHandler } from './handlers/log-dirs.ts';
 import { listOffsetsHandler, offsetForLeaderEpochHandler } from './handlers/offsets.ts';
 import { produceHandler } from './handlers/produce.ts';
+import { deleteRecordsHandler } from './handlers/records.ts';
 import { createPartitionsHandler, createTopicsHandler, deleteTopicsHandler } from './handlers/topics.ts';
 import { describeProducersHandler, initProducerIdHandler } from './handlers/transactions.ts';
 import type { Self } from './self.ts';
@@ -49,6 +50,7 @@ export function handlersOf({ self, config, ...deps }: HandlersDeps): Handler[] {
     ...groupAdministrationHandlers(deps.groupAdministration),
     createTopicsHandler({ ...configs, topics: deps.topics }),
     deleteTopicsHandler({ ...deps, enabled: config.bool('delete.topic.enable') }),
+    deleteRecordsHandler({ ...deps, config }),
     initProducerIdHandler(deps),
     describeProducersHandler(deps),
     offsetForLeaderEpochHandler(deps),

@@ -19,6 +19,10 @@ export interface FileSystem {
   /** Replaces what stands at `to`. Durable after the directory is synced. */
   rename(from: string, to: string): void;
   remove(path: string): void;
+  /** The same on the pool: freeing a large file takes a while. */
+  removeFile(path: string): Promise<void>;
+  /** When the file was last written, in milliseconds since the epoch. */
+  modifiedMs(path: string): number;
   /** Removes a directory and all in it. */
   removeDirectory(path: string): Promise<void>;
   /** Makes creations, renames and removals in a directory durable. */

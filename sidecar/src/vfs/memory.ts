@@ -154,6 +154,15 @@ export class MemoryFileSystem implements FileSystem {
     directory.change({ ...this.#next('entry'), removed: name, added: null });
   }
 
+  async removeFile(path: string): Promise<void> {
+    this.remove(path);
+  }
+
+  /** Time stands still on this disk: whoever needs a time must have another source. */
+  modifiedMs(): number {
+    return Infinity;
+  }
+
   async removeDirectory(path: string): Promise<void> {
     if (this.exists(path)) this.remove(path);
   }

@@ -16,6 +16,8 @@ export const nodeFileSystem: FileSystem = {
   makeDirectory: (path) => void fs.mkdirSync(path, { recursive: true }),
   rename: (from, to) => fs.renameSync(from, to),
   remove: (path) => fs.unlinkSync(path),
+  removeFile: (path) => fs.promises.unlink(path),
+  modifiedMs: (path) => fs.statSync(path).mtimeMs,
   removeDirectory: (path) => fs.promises.rm(path, { recursive: true, force: true }),
   async syncDirectory(path) {
     const handle = await fs.promises.open(path, 'r');
