@@ -1,5 +1,6 @@
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,7 +14,7 @@ import { ServiceProcess } from './service-process.ts';
  * then the sidecar restarts, and a new group reads everything again to the same table. Ends with 0 only when
  * every event was handled both times, in order per airport.
  */
-const rounds = 10;
+const rounds = Number(process.env['FLIGHTS_ROUNDS'] ?? 10);
 const airportsShown = 12;
 /** Without any progress for so long, it has failed. */
 const stallMs = 20_000;
@@ -31,13 +32,26 @@ let directory: string | null = null;
 let countShown = 0;
 const never = new Promise<never>(() => {});
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const)
-  process.once(signal, () => void cleanUp().finally(() => process.exit(signal === 'SIGINT' ? 130 : 143)));
+let isInterrupted = false;
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.on(signal, () => {
+    // Whoever asks twice does not want to wait.
+    if (isInterrupted) process.exit(code);
+    isInterrupted = true;
+    void cleanUp().finally(() => process.exit(code));
+  });
+// Processes that are left then are killed by those who started them.
+process.on('exit', () => {
+  if (directory !== null) rmSync(directory, { recursive: true, force: true });
+});
 
 try {
   await demonstrate();
 } catch (error) {
-  console.error(`\nFAILED: ${(error as Error).message}`);
+  if (!isInterrupted) console.error(`\nFAILED: ${(error as Error).message}`);
   process.exitCode = 1;
 } finally {
   await cleanUp();
@@ -172,9 +186,8 @@ function rate(count: number, seconds: number): string {
   return `${Math.round(count / seconds).toLocaleString('en')} events/s (${seconds.toFixed(1)} s)`;
 }
 
-/** Nothing that was started is left, nor what it wrote. */
+/** Stops whatever was started. */
 async function cleanUp(): Promise<void> {
   await Promise.all(services.map((service) => service.stop()));
   await sidecar?.stop();
-  if (directory !== null) await rm(directory, { recursive: true, force: true });
 }

@@ -126,9 +126,7 @@ async function boot(
     logger: {
       log: quiet,
       warn: quiet,
-      error: (message: unknown, ...rest: unknown[]) => {
-        if (rest.at(-1) === 'Rookery') journal.note(String(message));
-      },
+      error: (message: unknown) => journal.note(String(message)),
     },
   });
   open.push(app);

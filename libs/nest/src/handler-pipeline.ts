@@ -18,10 +18,14 @@ const logger = new Logger('Rookery');
 export class HandlerPipelines {
   readonly #creator: ExternalContextCreator;
   readonly #config: ApplicationConfig;
+  readonly #filters: FiltersCreator;
 
   constructor(creator: ExternalContextCreator, config: ApplicationConfig) {
     this.#creator = creator;
     this.#config = config;
+    this.#filters = withoutLog(
+      (creator as unknown as { filtersContextCreator: FiltersCreator }).filtersContextCreator,
+    );
   }
 
   build(handler: FoundHandler): Invoke {
@@ -83,6 +87,7 @@ export class HandlerPipelines {
       getContextModuleKey: { value: () => moduleKey },
       transformToResult: { value: flatten },
       getParamValue: { value: getParamValue },
+      filtersContextCreator: { value: this.#filters },
     }) as ExternalContextCreator;
     return creator.create(
       instance,
@@ -96,6 +101,31 @@ export class HandlerPipelines {
       'rpc',
     );
   }
+}
+
+/** What of Nest makes a handler's exception filters. */
+interface FiltersCreator {
+  create(...of: never[]): {
+    next(error: unknown, host: unknown): unknown;
+    invokeCustomFilters(error: unknown, host: unknown): unknown;
+  };
+}
+
+/** Nest logs every error that no filter takes. The engine says more of it, and only once. */
+function withoutLog(filters: FiltersCreator): FiltersCreator {
+  return Object.create(filters, {
+    create: {
+      value: (...of: never[]) => {
+        const handler = filters.create(...of);
+        handler.next = (error, host) => {
+          const result = handler.invokeCustomFilters(error, host);
+          if (result === undefined || result === null) throw error;
+          return result;
+        };
+        return handler;
+      },
+    },
+  }) as FiltersCreator;
 }
 
 /** Waits for an observable to its end: only a subscription makes it run, and one without values is as good. */
