@@ -27,7 +27,7 @@ const extremes = [
   '00',
 ].map((hex) => Buffer.from(hex, 'hex'));
 
-const positionsMax = 100;
+const positionsMax = 60;
 
 describe.each(messages.map((message) => [message.name, message] as const))('%s', (_, message) => {
   test.each(versionsOf(message))(`version %i (seed ${seed})`, (version) => {

@@ -1,5 +1,5 @@
 import type { ByteSpan, RecordBatch } from '@rookery/wire';
-import { decodeRecords } from '@rookery/wire';
+import { eachRecord } from '@rookery/wire';
 import type { Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import { assert } from '../invariant.ts';
@@ -513,10 +513,11 @@ export class PartitionLog {
       const from = segment.timeIndex.lookup(timestamp - 1)?.offset ?? segment.baseOffset;
       for (const batch of segment.walk(segment.index.lookup(from), this.#durability.writtenSizeOf(segment))) {
         if (batch.maxTimestamp < timestamp || batch.lastOffset < this.#logStartOffset) continue;
-        const record = decodeRecords(await segment.read(batch)).find(
-          (each) => each.timestamp >= timestamp && each.offset >= this.#logStartOffset,
-        );
-        if (record !== undefined) return this.#found(record);
+        // One by one: a compressed batch of some kilobytes can hold millions of records.
+        for (const record of eachRecord(await segment.read(batch))) {
+          if (record.timestamp >= timestamp && record.offset >= this.#logStartOffset)
+            return this.#found(record);
+        }
         // It may have been deleted while its bytes were read.
         if (segment.isClosed) break;
       }
