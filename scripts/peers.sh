@@ -55,7 +55,8 @@ install_java() {
   apt_update
   local candidate
   for candidate in openjdk-{25,21,17}-jre-headless; do
-    if apt-cache show "$candidate" >/dev/null 2>&1; then
+    # apt also knows packages by name that others mention and nobody offers.
+    if apt-cache policy "$candidate" | grep -q '^ *Candidate: [0-9]'; then
       apt_install "$candidate"
       java_fits || fail "$candidate is installed, but 'java' on the PATH is $(java_version)"
       return
