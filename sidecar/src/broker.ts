@@ -17,6 +17,7 @@ import { DiskSpace } from './log/disk-space.ts';
 import { LogManager } from './log/log-manager.ts';
 import type { LogConfig } from './log-config.ts';
 import type { PartitionLog } from './log/partition-log.ts';
+import { TailCache } from './log/tail-cache.ts';
 import { LoopStall } from './loop-stall.ts';
 import { Metrics } from './metrics.ts';
 import { ReplicaManager } from './replication/replica-manager.ts';
@@ -101,12 +102,14 @@ async function open(
   opened.push(() => space.stop());
   const logConfig = (topic: TopicImage | undefined): LogConfig =>
     config.logConfig(topic?.configs ?? {}, topic?.isInternal);
+  const tails = new TailCache(config.long('tail.cache.bytes'));
   const logs = LogManager.open({
     fs,
     directory,
     clock,
     events,
     space,
+    tails,
     configOf: (name) => logConfig(view.image.topicByName(name)),
   });
   opened.push(() => logs.close());
@@ -169,7 +172,7 @@ async function open(
 
   const stall = new LoopStall(clock);
   opened.push(() => stall.stop());
-  describeState(metrics, stall, logs, replicas, groups);
+  describeState(metrics, stall, logs, tails, replicas, groups);
   const notReady = (): string[] =>
     [...logs.all()].flatMap(({ name, offlineReason }) =>
       offlineReason === null ? [] : [`${name} is offline: ${offlineReason}`],
@@ -328,6 +331,7 @@ function describeState(
   metrics: Metrics,
   stall: LoopStall,
   logs: LogManager,
+  tails: TailCache,
   replicas: ReplicaManager,
   groups: GroupCoordinator,
 ): void {
@@ -350,6 +354,11 @@ function describeState(
   );
   metrics.gauge('rookery_log_unsynced_bytes', 'Bytes written and not yet known to be on the disk.', () =>
     count(({ unsyncedBytes }) => unsyncedBytes),
+  );
+  metrics.gauge(
+    'rookery_tail_cache_bytes',
+    'Memory in which the newest bytes of busy partitions stay, for readers at the tail.',
+    () => tails.bytes,
   );
   metrics.gauge('rookery_groups', 'Consumer groups.', () => groups.groupCount);
   metrics.gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss());

@@ -82,6 +82,8 @@ const actedOn: Readonly<Record<string, string>> = {
   'sendfile.enable':
     'readers on plaintext sockets get files by sendfile, where the system has it; else through a buffer',
   'socket.request.max.bytes': 'the largest request; a larger one closes its connection',
+  'tail.cache.bytes':
+    'memory in which the newest bytes of busy partitions stay for readers at the tail; 0 for none',
   'transaction.state.log.num.partitions': 'how many partitions __transaction_state is made with',
   'transaction.state.log.segment.bytes': 'segment.bytes of __transaction_state',
 };
@@ -115,6 +117,7 @@ disk.min.free.bytes long 268435456 0..
 disk.reserve.bytes long 4194304 0..
 flush.mode string - sync/interval/os
 sendfile.enable boolean true
+tail.cache.bytes long 33554432 0..
 `;
 
 const ownTopicSettings = `

@@ -3,6 +3,7 @@ import { DataDirectory } from '@rookery/sidecar/rooms/log/data-directory';
 import { DiskSpace } from '@rookery/sidecar/rooms/log/disk-space';
 import { LogManager } from '@rookery/sidecar/rooms/log/log-manager';
 import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
+import { TailCache } from '@rookery/sidecar/rooms/log/tail-cache';
 import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { MemoryFileSystem } from '@rookery/sidecar/rooms/vfs/memory';
@@ -40,7 +41,8 @@ export class Machine {
     const directory = this.#directory;
     const guard = { minFreeBytes: 0, reserveBytes: 0 };
     const space = new DiskSpace({ fs: disk, directory: directory.path, clock, events, ...guard });
-    this.logs = LogManager.open({ fs: disk, directory, clock, events, space, configOf });
+    const tails = new TailCache(1024 * 1024);
+    this.logs = LogManager.open({ fs: disk, directory, clock, events, space, tails, configOf });
   }
 
   get syncsUnderWay(): number {

@@ -10,6 +10,7 @@ import type { Checkpointed } from './log-loader.ts';
 import { PartitionLog } from './partition-log.ts';
 import { SegmentDeletion } from './segment-deletion.ts';
 import { logSuffix, segmentName } from './segment.ts';
+import type { TailCache } from './tail-cache.ts';
 
 export interface LogManagerOptions {
   readonly fs: FileSystem;
@@ -18,6 +19,7 @@ export interface LogManagerOptions {
   readonly clock: Clock;
   readonly events: EventBus;
   readonly space: DiskSpace;
+  readonly tails: TailCache;
   readonly configOf: (topic: string) => LogConfig;
   /** Bytes that may be written and not synced; 256 MiB unless a test wants fewer. */
   readonly unsyncedBytesMax?: number;
@@ -191,7 +193,7 @@ export class LogManager {
   }
 
   #open(topic: string, partition: number, topicId: string, found: Checkpointed): PartitionLog {
-    const { fs, directory, clock, events, space, configOf } = this.#options;
+    const { fs, directory, clock, events, space, tails, configOf } = this.#options;
     const log = PartitionLog.open(
       { topic, partition, topicId, directory: `${directory.path}/${topic}-${partition}` },
       configOf(topic),
@@ -200,6 +202,7 @@ export class LogManager {
         clock,
         events,
         space,
+        tails,
         flusher: this.#flusher,
         distrust: (name, from) => this.#distrust(name, from),
         deletion: this.#deletion,

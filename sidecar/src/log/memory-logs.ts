@@ -8,6 +8,7 @@ import { DataDirectory } from './data-directory.ts';
 import { DiskSpace } from './disk-space.ts';
 import { LogManager } from './log-manager.ts';
 import type { PartitionLog } from './partition-log.ts';
+import { TailCache } from './tail-cache.ts';
 
 /** Small segments and dense indexes, so that a test sees many of them. */
 export const smallLogs: LogConfig = {
@@ -41,6 +42,7 @@ export interface MemoryLogs {
   readonly clock: ManualClock;
   readonly directory: DataDirectory;
   readonly space: DiskSpace;
+  readonly tails: TailCache;
   readonly logs: LogManager;
   /** What happened so far, by the events' names. */
   happened<K extends keyof Events>(name: K): Events[K][];
@@ -58,6 +60,7 @@ export function openMemoryLogs(
   options: {
     readonly fs?: MemoryFileSystem;
     readonly config?: Partial<LogConfig>;
+    readonly tailCacheBytes?: number;
     readonly minFreeBytes?: number;
     readonly reserveBytes?: number;
     readonly unsyncedBytesMax?: number;
@@ -71,14 +74,16 @@ export function openMemoryLogs(
   recordEvents(events, happened);
   const directory = DataDirectory.open(fs, dataDir, 1, clock);
   const space = new DiskSpace({ fs, directory: dataDir, clock, events, minFreeBytes, reserveBytes });
+  const tails = new TailCache(options.tailCacheBytes ?? 1024 * 1024);
   const configOf = (): LogConfig => ({ ...smallLogs, ...config });
   const limits = unsyncedBytesMax === undefined ? {} : { unsyncedBytesMax };
-  const logs = LogManager.open({ fs, directory, clock, events, space, configOf, ...limits });
+  const logs = LogManager.open({ fs, directory, clock, events, space, tails, configOf, ...limits });
   return {
     fs,
     clock,
     directory,
     space,
+    tails,
     logs,
     happened: (name) => (happened.get(name) ?? []) as never,
     log: (topic = 'orders') => logs.get(topic, 0) ?? logs.create(topic, 0, topicId),

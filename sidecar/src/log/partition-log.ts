@@ -18,7 +18,8 @@ import { ProducerState, type SentBatch } from './producer-state.ts';
 import { outlived, type RetentionReason } from './retention.ts';
 import type { SegmentDeletion } from './segment-deletion.ts';
 import type { SegmentList } from './segment-list.ts';
-import { Segment } from './segment.ts';
+import { Segment, type BatchPosition } from './segment.ts';
+import type { Tail, TailCache } from './tail-cache.ts';
 import type { TimeEntry } from './time-index.ts';
 import type { AbortedTransaction } from './transaction-index.ts';
 
@@ -60,6 +61,7 @@ export interface LogDeps {
   readonly events: EventBus;
   readonly flusher: Flusher;
   readonly space: DiskSpace;
+  readonly tails: TailCache;
   /** Leaves word for the next start that nothing at or after the offset may be trusted. */
   readonly distrust: (partition: string, fromOffset: number) => void;
   readonly deletion: SegmentDeletion;
@@ -98,6 +100,8 @@ export class PartitionLog {
   readonly #epochs: LeaderEpochs;
   readonly #segments: SegmentList;
   readonly #durability: Durability;
+  /** The newest batches, for readers at the tail. */
+  readonly #tail: Tail;
   readonly #producers = new ProducerState();
   #config: LogConfig;
   #logStartOffset: number;
@@ -122,6 +126,7 @@ export class PartitionLog {
     this.directory = directory;
     this.#config = config;
     this.#deps = deps;
+    this.#tail = deps.tails.tail();
     this.#epochs = new LeaderEpochs(fs, `${directory}/leader-epoch-checkpoint`);
     const loaded = loadLog(
       { name: this.name, directory, fs, events, config, epochs: this.#epochs, producers: this.#producers },
@@ -275,6 +280,7 @@ export class PartitionLog {
     const segment = this.#segments.active;
     segment.firstAppendMs ??= now;
     this.#durability.append(batch, segment, segment.sizeInBytes);
+    this.#tail.add(batch, segment, segment.sizeInBytes);
     segment.note(batch, segment.sizeInBytes, this.#config.indexIntervalBytes);
     if (batch.producerId >= 0) noteBatch(this.#producers, batch, segment);
     this.#logEndOffset = batch.nextOffset;
@@ -402,6 +408,7 @@ export class PartitionLog {
 
   /** Brings files and producers back to an end that the log has had before. */
   #cutFiles({ offset, segment, position }: End): void {
+    this.#tail.clear();
     const index = this.#segments.floor(segment.baseOffset);
     for (const later of this.#segments.cutAfter(index)) later.remove();
     segment.truncate(position, offset);
@@ -452,18 +459,31 @@ export class PartitionLog {
     if (offset < this.#logStartOffset || offset > this.#logEndOffset)
       throw new OffsetOutOfRange(offset, this);
     const limit = Math.min(limitOffset, this.durableEndOffset);
+    if (offset >= limit) this.#tail.reachedEnd();
     for (let i = this.#segments.floor(offset); i < this.#segments.length && offset < limit; i++) {
       const segment = this.#segments.at(i)!;
       const endPosition = this.#endPositionOf(segment, i, limit);
-      const first = segment.find(offset, endPosition);
+      const first = this.#find(segment, offset, endPosition);
       // Nothing at or after the offset in this segment: compaction may have left a hole up to the next.
       if (first === null || first.baseOffset >= limit) continue;
       const wanted = atLeastOne ? Math.max(maxBytes, first.sizeInBytes) : maxBytes;
       if (wanted < first.sizeInBytes) return nothing;
       const size = Math.min(wanted, endPosition - first.position);
-      return { spans: [new FileRegion(segment.log, first.position, size)], sizeInBytes: size };
+      const inMemory = this.#tail.read(segment, first.position, size);
+      if (segment === this.#segments.active && first.position + size === endPosition) this.#tail.reachedEnd();
+      return {
+        spans: [new FileRegion(segment.log, first.position, size, inMemory)],
+        sizeInBytes: size,
+      };
     }
     return nothing;
+  }
+
+  /** The batch of a segment that holds the offset, or the first one after it, below `endPosition`. */
+  #find(segment: Segment, offset: number, endPosition: number): BatchPosition | null {
+    const recent = this.#tail.find(segment, offset);
+    if (recent === null) return segment.find(offset, endPosition);
+    return recent.position + recent.sizeInBytes <= endPosition ? recent : null;
   }
 
   /** Where in a segment the offsets below `limit` end. */
@@ -474,7 +494,7 @@ export class PartitionLog {
     const { durable } = this.#durability;
     if (limit === durable.offset && segment === durable.segment) return durable.position;
     const written = this.#durability.writtenSizeOf(segment);
-    return segment.find(limit, written)?.position ?? written;
+    return this.#find(segment, limit, written)?.position ?? written;
   }
 
   /** Where the earliest undecided transaction begins; null when there is none. */
@@ -565,6 +585,7 @@ export class PartitionLog {
     this.#isClosed = true;
     this.#offlineReason ??= 'the log is closed';
     this.#durability.stop();
+    this.#tail.clear();
     for (const segment of this.#segments.all()) segment.close();
   }
 
