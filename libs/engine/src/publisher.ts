@@ -122,7 +122,7 @@ class Message implements DeliveryReceipt {
   readonly #publisher: Publisher;
   readonly #resolve: (position: Position) => void;
   readonly #reject: (error: Error) => void;
-  readonly #payload: unknown;
+  #payload: unknown;
   record: OutRecord | null = null;
   route: Route | null = null;
   partition = -1;
@@ -157,6 +157,7 @@ class Message implements DeliveryReceipt {
       this.failed(error as RookeryError);
       return false;
     }
+    this.#payload = null;
     this.#sizeInBytes = sizeOf(this.record);
     this.#publisher.grow(this.#sizeInBytes);
     return true;

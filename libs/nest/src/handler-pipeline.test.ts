@@ -279,6 +279,31 @@ describe.each(kinds)('on a %s', (kind) => {
     ]);
   });
 
+  test('a transient handler is made for each record too', async () => {
+    const topic = freshTopic();
+    let made = 0;
+    @Injectable({ scope: Scope.TRANSIENT })
+    class Part {
+      readonly number = ++made;
+    }
+    class Handlers {
+      constructor(
+        @Inject(Part) private readonly part: Part,
+        @Inject(Journal) private readonly journal: Journal,
+      ) {}
+      @Subscribe(topic)
+      handle({ n }: { n: number }): void {
+        this.journal.note(`${n} ${this.part.number > 0}`);
+      }
+    }
+    if (kind === 'controller') Controller({ scope: Scope.TRANSIENT })(Handlers);
+    else Injectable({ scope: Scope.TRANSIENT })(Handlers);
+    await reads(await boot(kind, Handlers, topic, [{ n: 1 }, { n: 2 }], { providers: [Part] }), [
+      '1 true',
+      '2 true',
+    ]);
+  });
+
   test('a static handler gets a request-scoped guard of the application', async () => {
     const topic = freshTopic();
     @Injectable({ scope: Scope.REQUEST })
