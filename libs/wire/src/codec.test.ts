@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ByteReader } from './byte-reader.ts';
 import { ByteWriter } from './byte-writer.ts';
 import { decoderOf, encoderOf } from './compile.ts';
 import { encodeMessage, decodeMessage } from './frame.ts';
+import { offsetCommitValue } from './messages/group-records.ts';
 import * as s from './schema.ts';
 import { walkDecode, walkEncode } from './walk.ts';
 
@@ -172,4 +174,17 @@ test('a string that is not UTF-8 is refused, a genuine replacement character is 
   const text = s.message({ name: 'Text', versions: [0, 0], fields: { t: s.string } });
   expect(() => decodeMessage(text, 0, Buffer.from([0, 1, 0xff]))).toThrow(/RK9005/);
   expect(decodeMessage(text, 0, encodeMessage(text, 0, { t: '\ufffd' })).t).toBe('\ufffd');
+});
+
+test('where code may not be made from strings, the walker does the work', () => {
+  const program = `
+    import { decodeMessage, encodeMessage, offsetCommitValue } from ${JSON.stringify(new URL('index.ts', import.meta.url).href)};
+    try { new Function(''); throw new TypeError('code can be made'); } catch (error) { if (!(error instanceof EvalError)) throw error; }
+    const bytes = encodeMessage(offsetCommitValue, 4, { offset: 5, metadata: 'm', commitTimestamp: 9 });
+    console.log(bytes.toString('hex'), decodeMessage(offsetCommitValue, 4, bytes).offset);
+  `;
+  const flags = ['--disallow-code-generation-from-strings', '--input-type=module', '--eval', program];
+  const printed = execFileSync(process.execPath, flags, { encoding: 'utf8' });
+  const value = { offset: 5, metadata: 'm', commitTimestamp: 9 };
+  expect(printed).toBe(`${encodeMessage(offsetCommitValue, 4, value).toString('hex')} 5\n`);
 });
