@@ -123,10 +123,10 @@ describe.each(kinds)('against %s', (kind) => {
     const cutting = setInterval(() => {
       broker.proxy.cut();
       cuts++;
-    }, 40);
+    }, 80);
     broker.proxy.delayMs = 2;
     try {
-      while (cuts < 25) {
+      while (cuts < 15) {
         const more = numbers(values.length, values.length + 300);
         values.push(...more);
         await publish(producer, topic, more, 2);

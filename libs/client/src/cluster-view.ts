@@ -27,6 +27,8 @@ export interface ClusterViewOptions extends ConnectionOptions {
   readonly metadataMaxAgeMs: number;
 }
 
+/** The longest that a timer can wait: beyond it, it would not wait at all. */
+const timerMaxMs = 2 ** 31 - 1;
 /** Milliseconds between two refreshes, at the least. */
 const refreshGapMs = 50;
 /** A topic that nobody used for this long is asked for no more: to ask for it could create it again. */
@@ -53,6 +55,7 @@ export class ClusterView {
   #status: Status = 'connecting';
   #refreshing: Promise<void> | null = null;
   #refreshedAt = -Infinity;
+  #ages: NodeJS.Timeout | null = null;
 
   constructor(options: ClusterViewOptions) {
     this.#options = options;
@@ -99,10 +102,6 @@ export class ClusterView {
   /** Why the topic could not be had when it was last asked for. */
   errorOf(topic: string): BrokerError | undefined {
     return this.#errors.get(topic);
-  }
-
-  get isStale(): boolean {
-    return performance.now() - this.#refreshedAt > this.#options.metadataMaxAgeMs;
   }
 
   /**
@@ -208,6 +207,7 @@ export class ClusterView {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new ClientError('RK9205', this.#options.clientId));
     this.#setStatus('closed', null);
+    clearTimeout(this.#ages ?? undefined);
     this.#pool.close();
   }
 
@@ -244,13 +244,20 @@ export class ClusterView {
           })),
         );
         this.#refreshedAt = performance.now();
-        return;
+        return this.#age();
       } catch (error) {
         this.#check();
         if (!isRetriableError(error)) throw error;
         await this.#pause(backoff.next());
       }
     }
+  }
+
+  /** Renews the view when it has grown old, needed or not: that keeps an idle connection from being closed, too. */
+  #age(): void {
+    clearTimeout(this.#ages ?? undefined);
+    const ms = Math.min(this.#options.metadataMaxAgeMs, timerMaxMs);
+    this.#ages = setTimeout(() => this.refreshInBackground(), ms).unref();
   }
 
   #sweep(): void {

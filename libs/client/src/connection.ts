@@ -40,6 +40,8 @@ const softwareVersion = '0.1.0';
 /** The largest answer that is taken in: Kafka's own limit for a fetch is half of it. */
 const frameBytesMax = 128 * 1024 * 1024;
 const elementsMax = 2_000_000;
+/** How long a connection may be idle before the system looks whether its peer is still there. */
+const keepAliveMs = 30_000;
 
 interface Waiting {
   readonly api: Api;
@@ -279,7 +281,12 @@ function connect<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   return new Promise((resolve, reject) => {
-    const socket = createConnection({ ...address, noDelay: true, keepAlive: true });
+    const socket = createConnection({
+      ...address,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: keepAliveMs,
+    });
     const settled = (): void => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);

@@ -214,7 +214,6 @@ export class Fetcher {
     for (const [nodeId, { wanted, leftOut }] of byLeader) {
       if (wanted.length > 0 && !this.#source(nodeId).isBusy) void this.#serve(nodeId, wanted, leftOut);
     }
-    if (this.#view.isStale) this.#view.refreshInBackground();
     if (mustLookAgain) {
       this.#timer ??= setTimeout(() => {
         this.#timer = null;

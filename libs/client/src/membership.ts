@@ -17,7 +17,7 @@ import { Backoff } from './backoff.ts';
 import type { ClusterView } from './cluster-view.ts';
 import type { Body } from './connection.ts';
 import { BrokerError, ClientError, isRetriableError } from './errors.ts';
-import { sleep, until } from './waiting.ts';
+import { sleep, until, within } from './waiting.ts';
 
 export interface MembershipOptions {
   /** Names the connection that only this member uses. */
@@ -232,10 +232,9 @@ export class Membership {
   async #heartbeat({ id, memberId }: Generation, signal: AbortSignal): Promise<Pulse> {
     const { group, instanceId, sessionTimeoutMs } = this.#options;
     const leftMs = Math.max(1, Math.ceil(this.#lastHeard + sessionTimeoutMs - performance.now()));
-    const inTime = AbortSignal.any([signal, AbortSignal.timeout(leftMs)]);
     const body = { groupId: group, generationId: id, memberId, groupInstanceId: instanceId };
     try {
-      const { errorCode } = await this.#ask(heartbeat, body, inTime);
+      const { errorCode } = await within(leftMs, signal, (inTime) => this.#ask(heartbeat, body, inTime));
       const error = errorName(errorCode);
       switch (error) {
         case 'NONE':
@@ -260,7 +259,7 @@ export class Membership {
           return 'unheard';
       }
     } catch (error) {
-      if (!inTime.aborted) this.#events.troubled(error as Error);
+      if (!signal.aborted && error instanceof ClientError) this.#events.troubled(error);
       return 'unheard';
     }
   }
@@ -388,19 +387,12 @@ export class Membership {
     // A static member leaves nothing behind but its name: it is coming back.
     if (memberId === '' || instanceId !== null || this.#view.signal.aborted) return;
     this.#memberId = '';
-    const inTime = AbortSignal.any([this.#view.signal, AbortSignal.timeout(leaveMs)]);
+    const body: Body<typeof leaveGroup> = (version) =>
+      version >= 3
+        ? { groupId: group, members: [{ memberId, groupInstanceId: null, reason: 'the consumer closes' }] }
+        : { groupId: group, memberId };
     try {
-      await this.#ask(
-        leaveGroup,
-        (version) =>
-          version >= 3
-            ? {
-                groupId: group,
-                members: [{ memberId, groupInstanceId: null, reason: 'the consumer closes' }],
-              }
-            : { groupId: group, memberId },
-        inTime,
-      );
+      await within(leaveMs, this.#view.signal, (inTime) => this.#ask(leaveGroup, body, inTime));
     } catch {
       // The session will run out instead.
     }

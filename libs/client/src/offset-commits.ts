@@ -4,7 +4,7 @@ import { Backoff } from './backoff.ts';
 import type { ClusterView } from './cluster-view.ts';
 import { BrokerError, ClientError, isRetriableError } from './errors.ts';
 import type { Generation } from './membership.ts';
-import { sleep } from './waiting.ts';
+import { sleep, within } from './waiting.ts';
 
 export interface Position {
   /** The offset of the next record to read. */
@@ -185,12 +185,12 @@ export class OffsetCommits {
 
   async #ask(generation: Generation, positions: readonly Pending[]): Promise<Map<string, number>> {
     const { group, purpose } = this.#options;
-    const inTime = AbortSignal.any([this.#view.signal, AbortSignal.timeout(commitMs)]);
-    const coordinator = await this.#view.coordinator(group, purpose, inTime).catch((error: unknown) => {
-      throw inTime.aborted && !this.#view.signal.aborted
-        ? new ClientError('RK9201', `the coordinator of group '${group}' in ${commitMs} ms`)
-        : error;
-    });
+    const coordinator = await within(commitMs, this.#view.signal, (inTime) =>
+      this.#view.coordinator(group, purpose, inTime).catch((error: unknown) => {
+        if (!inTime.aborted || this.#view.signal.aborted) throw error;
+        throw new ClientError('RK9201', `the coordinator of group '${group}' in ${commitMs} ms`);
+      }),
+    );
     const byTopic = Map.groupBy(positions, ({ topic }) => topic);
     const response = await coordinator.request(
       offsetCommit,

@@ -167,11 +167,14 @@ export class ProducerLane {
     this.#options.released(batch.sizeInBytes);
     const { receipts, records } = batch;
     batch.receipts = [];
-    for (let i = 0; i < receipts.length; i++)
-      receipts[i]!.delivered(
-        offset < 0 ? -1 : offset + i,
-        logAppendTime < 0 ? records[i]!.timestamp : logAppendTime,
-      );
+    for (let i = 0; i < receipts.length; i++) {
+      const timestamp = logAppendTime < 0 ? records[i]!.timestamp : logAppendTime;
+      try {
+        receipts[i]!.delivered(offset < 0 ? -1 : offset + i, timestamp);
+      } catch (error) {
+        surface(error);
+      }
+    }
   }
 
   /** The batch was not acknowledged: it is kept for another attempt where that may help, or fails. */
@@ -337,12 +340,12 @@ export class ProducerLane {
   #tell(batch: Batch, error: ClientError): void {
     const { receipts } = batch;
     batch.receipts = [];
-    for (const receipt of receipts) receipt.failed(error);
+    tellFailed(receipts, error);
   }
 
   #drop({ receipts, sizeInBytes }: Draft, error: ClientError): void {
     this.#options.released(sizeInBytes);
-    for (const receipt of receipts) receipt.failed(error);
+    tellFailed(receipts, error);
   }
 
   #late(cause: unknown, outcomeUnknown: boolean): ClientError {
@@ -362,6 +365,23 @@ export class ProducerLane {
   get #name(): string {
     return `${this.topic}-${this.partition}`;
   }
+}
+
+function tellFailed(receipts: readonly Receipt[], error: ClientError): void {
+  for (const receipt of receipts) {
+    try {
+      receipt.failed(error);
+    } catch (thrown) {
+      surface(thrown);
+    }
+  }
+}
+
+/** What a receipt throws is its owner's mistake: it comes up as one, and the records behind it are told all the same. */
+function surface(error: unknown): void {
+  process.nextTick(() => {
+    throw error;
+  });
 }
 
 /** Whether the batch may be in the log although it was not acknowledged. */

@@ -275,7 +275,6 @@ export class Producer {
       if (this.#hasRoom(nodeId) && !this.#connecting.has(nodeId)) void this.#serve(nodeId);
     }
     this.#lookAt(soonest);
-    if (this.#view.isStale) this.#view.refreshInBackground();
     this.#settle();
   }
 

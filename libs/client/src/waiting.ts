@@ -21,3 +21,22 @@ export function until<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
     else signal.addEventListener('abort', abort, { once: true });
   });
 }
+
+/** Runs with a signal of its own, which aborts after the time and with the one given. */
+export async function within<T>(
+  ms: number,
+  signal: AbortSignal,
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal.throwIfAborted();
+  const inTime = new AbortController();
+  const abort = (): void => inTime.abort(signal.reason);
+  const timer = setTimeout(() => inTime.abort(), ms);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await run(inTime.signal);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', abort);
+  }
+}
