@@ -56,7 +56,7 @@ install_java() {
   local candidate
   for candidate in openjdk-{25,21,17}-jre-headless; do
     # apt also knows packages by name that others mention and nobody offers.
-    if apt-cache policy "$candidate" | grep -q '^ *Candidate: [0-9]'; then
+    if [[ $(apt-cache policy "$candidate") == *"Candidate: "[0-9]* ]]; then
       apt_install "$candidate"
       java_fits || fail "$candidate is installed, but 'java' on the PATH is $(java_version)"
       return
