@@ -43,7 +43,7 @@ const actedOn: Readonly<Record<string, string>> = {
   'group.max.size': 'the most members of a group',
   'group.min.session.timeout.ms': 'the shortest session timeout that a member may ask for',
   listeners: 'where Kafka clients connect; exactly one',
-  'log.cleanup.policy': 'what happens to old records: delete, compact, or both',
+  'log.cleanup.policy': 'what happens to old records: delete, compact (nothing is compacted yet), or both',
   'log.dir': 'the data directory, where log.dirs says nothing; ~/.rookery where neither is given',
   'log.dirs': 'the data directory; exactly one',
   'log.flush.interval.messages': 'in flush.mode interval, a log is synced after so many records',
@@ -90,7 +90,8 @@ const actedOn: Readonly<Record<string, string>> = {
 
 /** Topic settings that are acted on although the broker's own of that meaning is not. */
 const actedOnInTopics: Readonly<Record<string, string>> = {
-  'cleanup.policy': 'with compact, records without a key are refused; nothing is cleaned yet',
+  'cleanup.policy':
+    'with delete, old segments go; with compact, records without a key are refused, and nothing is compacted yet',
   'internal.segment.bytes': 'segment.bytes without its lower limit, for tests that need many segments',
 };
 
