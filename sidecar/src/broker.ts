@@ -69,9 +69,11 @@ const sendTurnBytes = 1024 * 1024;
  */
 export async function openBroker(options: BrokerOptions): Promise<Broker> {
   const opened: (() => void | Promise<void>)[] = [];
-  const closeAll = async (): Promise<void> => {
-    for (const close of opened.reverse()) await close();
-  };
+  let closed: Promise<void> | undefined;
+  const closeAll = (): Promise<void> =>
+    (closed ??= (async () => {
+      for (const close of opened.reverse()) await close();
+    })());
   try {
     return await open(options, opened, closeAll);
   } catch (error) {
