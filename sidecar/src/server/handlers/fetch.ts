@@ -22,6 +22,8 @@ import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 const readCommitted = 1;
 
 type FetchRequest = Request<typeof fetch>;
+type TopicAsked = FetchRequest['topics'][number];
+type PartitionAsked = TopicAsked['partitions'][number];
 type FetchAnswer = Answer<typeof fetch>;
 type TopicAnswer = NonNullable<FetchAnswer['responses']>[number];
 type PartitionAnswer = TopicAnswer['partitions'][number];
@@ -38,59 +40,132 @@ export function fetchHandler(deps: FetchDeps): Handler {
     api: fetch,
     handle(request, call) {
       if (request.sessionId !== 0) return { errorCode: ErrorCode.FETCH_SESSION_ID_NOT_FOUND, responses: [] };
-      const gathered = gather(deps, request, call.version);
-      if (gathered.mayLeave || gathered.bytes >= request.minBytes || request.maxWaitMs <= 0)
-        return gathered.answer;
-      return new Promise((resolve) => park(deps, request, call, gathered, resolve));
+      const fetching = new Fetching(deps, request, call.version);
+      if (fetching.read() || request.maxWaitMs <= 0) return fetching.answer();
+      return new Promise((resolve, reject) => {
+        park(deps.clock, fetching, request.maxWaitMs, call, resolve, reject);
+      });
     },
   });
 }
 
-interface Gathered {
-  readonly answer: FetchAnswer;
-  readonly bytes: number;
-  /** An error is in it, or nothing was asked for: waiting would not help. */
-  readonly mayLeave: boolean;
-  readonly partitions: readonly Partition[];
+/** A partition that the client asked for, and what it would get now. */
+interface Slot {
+  readonly topic: TopicAsked;
+  readonly asked: PartitionAsked;
+  partition: Partition | null;
+  answer: PartitionAnswer | null;
+  sizeInBytes: number;
+  /** It may have moved since it was read. */
+  isDue: boolean;
 }
 
-/** Reads what there is, in the order in which the client named it. */
-function gather(deps: FetchDeps, request: FetchRequest, version: number): Gathered {
-  const partitions: Partition[] = [];
-  const limit = Math.min(request.maxBytes, deps.bytesMax);
-  const isolation = request.isolationLevel === readCommitted ? 'committed' : 'uncommitted';
-  let bytes = 0;
-  let hasError = false;
-  const responses = request.topics.map((topic): TopicAnswer => {
-    const answers = topic.partitions.map((asked): PartitionAnswer => {
-      const partition =
-        version >= 13
-          ? deps.replicas.findById(topic.topicId, asked.partition)
-          : deps.replicas.find(topic.topic, asked.partition);
-      if (partition === null) {
-        hasError = true;
-        const isUnknownId = version >= 13 && deps.replicas.topicById(topic.topicId) === undefined;
-        return refused(asked.partition, isUnknownId ? 'UNKNOWN_TOPIC_ID' : 'UNKNOWN_TOPIC_OR_PARTITION');
+/** One request: which partitions, and what there is in them so far. */
+class Fetching {
+  readonly #deps: FetchDeps;
+  readonly #topics: { readonly topic: TopicAsked; readonly slots: Slot[] }[];
+  /** In the order in which the client named them, which decides who gets what where max bytes is short. */
+  readonly slots: readonly Slot[];
+  readonly #version: number;
+  readonly #isolation: Isolation;
+  readonly #bytesMax: number;
+  readonly #bytesMin: number;
+
+  constructor(deps: FetchDeps, request: FetchRequest, version: number) {
+    this.#deps = deps;
+    this.#version = version;
+    this.#isolation = request.isolationLevel === readCommitted ? 'committed' : 'uncommitted';
+    this.#bytesMax = Math.min(request.maxBytes, deps.bytesMax);
+    // Who wants more at least than may leave at most would wait in vain.
+    this.#bytesMin = Math.min(request.minBytes, this.#bytesMax);
+    this.#topics = request.topics.map((topic) => ({
+      topic,
+      slots: topic.partitions.map((asked) => ({
+        topic,
+        asked,
+        partition: null,
+        answer: null,
+        sizeInBytes: 0,
+        isDue: true,
+      })),
+    }));
+    this.slots = this.#topics.flatMap(({ slots }) => slots);
+  }
+
+  /**
+   * Reads what there is. A partition that had nothing, and has not moved, is not looked at again: a request may
+   * name hundreds of which one moves.
+   *
+   * @returns whether the answer may leave: with enough bytes, with an error, or because nothing was asked for
+   */
+  read(): boolean {
+    let bytes = 0;
+    let hasError = this.slots.length === 0;
+    try {
+      for (const slot of this.slots) {
+        if (slot.isDue || slot.sizeInBytes > 0) this.#read(slot, bytes);
+        bytes += slot.sizeInBytes;
+        hasError ||= slot.answer!.errorCode !== 0;
       }
-      partitions.push(partition);
-      const maxBytes = Math.max(0, Math.min(asked.partitionMaxBytes, limit - bytes));
-      const answer = readPartition(partition, asked, isolation, maxBytes, bytes === 0);
-      hasError ||= answer.errorCode !== 0;
-      bytes += answer.size;
-      return answer;
-    });
-    return { topic: topic.topic, topicId: topic.topicId, partitions: answers };
-  });
-  return { answer: { responses }, bytes, mayLeave: hasError || partitions.length === 0, partitions };
+    } catch (error) {
+      this.letGo();
+      throw error;
+    }
+    return hasError || bytes >= this.#bytesMin;
+  }
+
+  answer(): FetchAnswer {
+    const responses = this.#topics.map(({ topic, slots }): TopicAnswer => ({
+      topic: topic.topic,
+      topicId: topic.topicId,
+      partitions: slots.map(({ answer }) => answer!),
+    }));
+    return { responses };
+  }
+
+  /** While the request waits it holds neither files nor memory; what there was is read again. */
+  letGo(): void {
+    for (const { answer } of this.slots) {
+      if (answer === null) continue;
+      releaseSpans(answer.records ?? []);
+      answer.records = [];
+    }
+  }
+
+  #read(slot: Slot, bytesBefore: number): void {
+    const { topic, asked } = slot;
+    const { replicas } = this.#deps;
+    const byId = this.#version >= 13;
+    slot.isDue = false;
+    slot.sizeInBytes = 0;
+    slot.partition = byId
+      ? replicas.findById(topic.topicId, asked.partition)
+      : replicas.find(topic.topic, asked.partition);
+    if (slot.partition === null) {
+      const isUnknownId = byId && replicas.topicById(topic.topicId) === undefined;
+      slot.answer = refused(asked.partition, isUnknownId ? 'UNKNOWN_TOPIC_ID' : 'UNKNOWN_TOPIC_OR_PARTITION');
+      return;
+    }
+    const maxBytes = Math.max(0, Math.min(asked.partitionMaxBytes, this.#bytesMax - bytesBefore));
+    const { answer, sizeInBytes } = readPartition(
+      slot.partition,
+      asked,
+      this.#isolation,
+      maxBytes,
+      bytesBefore === 0,
+    );
+    slot.answer = answer;
+    slot.sizeInBytes = sizeInBytes;
+  }
 }
 
 function readPartition(
   partition: Partition,
-  asked: FetchRequest['topics'][number]['partitions'][number],
+  asked: PartitionAsked,
   isolation: Isolation,
   maxBytes: number,
   atLeastOne: boolean,
-): PartitionAnswer & { size: number } {
+): { answer: PartitionAnswer; sizeInBytes: number } {
   const { log } = partition;
   try {
     // Taken once, before the read: a watermark that moves meanwhile must not promise what was not read.
@@ -102,7 +177,7 @@ function readPartition(
       currentLeaderEpoch: asked.currentLeaderEpoch,
       isolation,
     });
-    return {
+    const answer: PartitionAnswer = {
       partitionIndex: asked.partition,
       errorCode: 0,
       highWatermark,
@@ -111,79 +186,98 @@ function readPartition(
       abortedTransactions:
         isolation === 'committed' ? log.abortedTransactions(asked.fetchOffset, lastStableOffset) : null,
       records: spans,
-      size: sizeInBytes,
     };
+    return { answer, sizeInBytes };
   } catch (error) {
-    if (error instanceof NotServed) return refused(asked.partition, error.error);
+    if (error instanceof NotServed) return { answer: refused(asked.partition, error.error), sizeInBytes: 0 };
     if (error instanceof OffsetOutOfRange) {
       const { highWatermark, lastStableOffset } = partition;
-      return {
+      const answer = {
         ...refused(asked.partition, 'OFFSET_OUT_OF_RANGE'),
         highWatermark,
         lastStableOffset,
         logStartOffset: log.logStartOffset,
       };
+      return { answer, sizeInBytes: 0 };
     }
+    // A file that cannot be read is this partition's trouble alone.
+    if (isSystemError(error))
+      return { answer: refused(asked.partition, 'KAFKA_STORAGE_ERROR'), sizeInBytes: 0 };
     throw error;
   }
 }
 
-const refused = (
-  partitionIndex: number,
-  error: keyof typeof ErrorCode,
-): PartitionAnswer & { size: number } => ({
+const isSystemError = (error: unknown): boolean =>
+  error instanceof Error && /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '');
+
+const refused = (partitionIndex: number, error: keyof typeof ErrorCode): PartitionAnswer => ({
   partitionIndex,
   errorCode: ErrorCode[error],
   highWatermark: -1,
   abortedTransactions: null,
   records: [],
-  size: 0,
 });
 
-/** Holds the request until one of its partitions moves far enough, or its time is up. */
+/** Holds the request until its partitions have moved far enough, or its time is up. */
 function park(
-  deps: FetchDeps,
-  request: FetchRequest,
+  clock: Clock,
+  fetching: Fetching,
+  maxWaitMs: number,
   call: Call,
-  first: Gathered,
   resolve: (answer: FetchAnswer) => void,
+  reject: (error: unknown) => void,
 ): void {
-  const { partitions } = first;
-  let gathered = first;
-  let isWoken = false;
-  const finish = (): void => {
+  let isOver = false;
+  /** Something has moved that was not looked at. */
+  let isLookDue = false;
+  let hasLooked = false;
+  const watched: (readonly [Partition, () => void])[] = [];
+  const leave = (settle: () => void): void => {
+    isOver = true;
     timer.cancel();
     forget();
-    for (const partition of partitions) partition.removeReader(wake);
-    resolve(gathered.answer);
+    for (const [partition, wake] of watched) partition.removeReader(wake);
+    settle();
+  };
+  const read = (isLast: boolean): void => {
+    let isEnough: boolean;
+    try {
+      isEnough = fetching.read();
+    } catch (error) {
+      return leave(() => reject(error));
+    }
+    if (isEnough || isLast) leave(() => resolve(fetching.answer()));
+    else fetching.letGo();
   };
   const look = (): void => {
-    isWoken = false;
+    if (isOver || !isLookDue) return;
+    isLookDue = false;
+    read(false);
     if (isOver) return;
-    releaseRecords(gathered.answer);
-    gathered = gather(deps, request, call.version);
-    if (gathered.mayLeave || gathered.bytes >= request.minBytes) over();
+    hasLooked = true;
+    clock.nextTurn(() => {
+      hasLooked = false;
+      look();
+    });
   };
-  // Several partitions move in one turn: the answer should have them all.
-  const wake = (): void => {
-    if (isWoken) return;
-    isWoken = true;
-    queueMicrotask(look);
+  const wake = (slot: Slot): void => {
+    slot.isDue = true;
+    if (isLookDue) return;
+    isLookDue = true;
+    // Several partitions move at once, and the answer should have them all. One look a turn is enough.
+    if (!hasLooked) queueMicrotask(look);
   };
-  let isOver = false;
   const over = (): void => {
-    if (isOver) return;
-    isOver = true;
-    finish();
+    if (!isOver) read(true);
   };
-  const timer = deps.clock.after(request.maxWaitMs, over);
+  fetching.letGo();
+  const timer = clock.after(maxWaitMs, over);
   const forget = call.whenClosed(over);
-  for (const partition of partitions) partition.addReader(wake);
-}
-
-/** Lets go of the files behind an answer that is not sent. */
-function releaseRecords(answer: FetchAnswer): void {
-  for (const topic of answer.responses ?? []) {
-    for (const { records } of topic.partitions) releaseSpans(records ?? []);
+  for (const slot of fetching.slots) {
+    const { partition } = slot;
+    if (partition === null) continue;
+    const woken = (): void => wake(slot);
+    watched.push([partition, woken]);
+    partition.addReader(woken);
   }
 }
