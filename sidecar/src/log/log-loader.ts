@@ -186,7 +186,7 @@ class Loading {
     segment.restartIndexes(isSameBoot ? recoveryPoint : 0);
     const last = segment.index.last();
     if (last !== null) {
-      const [batch] = segment.walk(last.position, segment.sizeInBytes);
+      const [batch] = last.position < 0 ? [] : segment.walk(last.position, segment.sizeInBytes);
       if (batch?.lastOffset === last.lastOffset)
         return { position: last.position, expected: batch.baseOffset };
       const { name: partition } = this.#deps;

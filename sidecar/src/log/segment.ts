@@ -224,9 +224,14 @@ export class Segment {
 
   /** Forgets the indexes from an offset on, to be noted again by a scan. */
   restartIndexes(fromOffset: number): void {
-    this.index.truncateTo(fromOffset);
-    this.timeIndex.truncateTo(fromOffset);
-    this.transactions.truncateTo(fromOffset);
+    if (fromOffset <= this.baseOffset) {
+      // Not by comparing: what stands in the files may be anything.
+      for (const { file } of [this.index, this.timeIndex, this.transactions]) file.truncate(0);
+    } else {
+      this.index.truncateTo(fromOffset);
+      this.timeIndex.truncateTo(fromOffset);
+      this.transactions.truncateTo(fromOffset);
+    }
     this.#largest = this.timeIndex.last();
     this.#sinceIndexEntry = 0;
   }
