@@ -76,7 +76,6 @@ function secondBatch(): { position: number; offset: number } {
 }
 
 test.each([
-  ['base offset', 7],
   ['batch length', 11],
   ['magic', 16],
   ['CRC', 17],
