@@ -66,9 +66,14 @@ function workerOf(
   return worker;
 }
 
-/** Lets everything happen that waits for no timer. */
+/** Lets everything happen that waits for no timer; a lane on a busy machine gives way in between. */
 async function settle(): Promise<void> {
-  for (let i = 0; i < 20; i++) await Promise.resolve();
+  for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+async function advance(ms: number): Promise<void> {
+  await vi.advanceTimersByTimeAsync(ms);
+  await settle();
 }
 
 function gate(): { opened: Promise<void>; open: () => void } {
@@ -88,7 +93,7 @@ test('records are handled in order, and the last one that is done is acknowledge
   await settle();
   expect(seen).toEqual(['5', '6', '9']);
   expect(side.acked).toEqual([]);
-  await vi.advanceTimersByTimeAsync(100);
+  await advance(100);
   expect(side.acked).toEqual([10]);
 });
 
@@ -106,7 +111,7 @@ test('records that come in the very step in which a lane falls idle are handled'
   };
   worker = workerOf(handle);
   worker.take([record(0)]);
-  for (let i = 0; i < 50; i++) await settle();
+  await settle();
   expect(seen).toEqual(['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '10']);
 });
 
@@ -119,15 +124,15 @@ test('a failing record holds up those behind it, is tried again after growing pa
   worker.take([record(0), record(1), record(2)]);
   await settle();
   expect(attempts).toEqual(['0#1', '1#1']);
-  await vi.advanceTimersByTimeAsync(50);
+  await advance(50);
   expect(attempts).toEqual(['0#1', '1#1', '1#2']);
   // Only what is done has been acknowledged meanwhile.
-  await vi.advanceTimersByTimeAsync(199);
+  await advance(199);
   expect(attempts).toHaveLength(3);
   expect(side.acked).toEqual([1]);
-  await vi.advanceTimersByTimeAsync(1);
+  await advance(1);
   expect(attempts).toEqual(['0#1', '1#1', '1#2', '1#3', '2#1']);
-  await vi.advanceTimersByTimeAsync(100);
+  await advance(100);
   expect(side.acked).toEqual([1, 3]);
   expect(lines.at(-1)).toBe('Orders.take skipped orders/3@1 after 3 attempts');
 });
@@ -153,7 +158,7 @@ describe('what can never succeed is skipped at once:', () => {
       backoff({ attempts: 3, initial: 0 }),
     );
     worker.take([record(0)]);
-    await vi.advanceTimersByTimeAsync(300);
+    await advance(300);
     expect(attempts).toBe(times);
     expect(side.acked).toEqual([1]);
   });
@@ -203,12 +208,12 @@ describe('a lane that is drained', () => {
     worker.take([record(0), record(1), record(2)]);
     await settle();
     const drained = worker.drain(1_000);
-    await vi.advanceTimersByTimeAsync(1_000);
+    await advance(1_000);
     await drained;
     expect(signal!.reason).toMatchObject({ code: 'RK5005' });
     expect(lines).toEqual(['orders/3@1: Orders.take was not done in 1000 ms and is given up']);
     open();
-    await vi.advanceTimersByTimeAsync(10_000);
+    await advance(10_000);
     expect(side.acked).toEqual([1]);
   });
 
@@ -218,7 +223,7 @@ describe('a lane that is drained', () => {
     worker.take([record(0)]);
     await settle();
     const drained = worker.drain(1_000);
-    await vi.advanceTimersByTimeAsync(2_000);
+    await advance(2_000);
     await drained;
     expect(lines).toEqual(['orders/3@1: the position was not kept in time']);
   });
@@ -231,7 +236,7 @@ test('a lane that is lost acknowledges nothing, also not what its handler still 
   await settle();
   worker.lose();
   open();
-  await vi.advanceTimersByTimeAsync(10_000);
+  await advance(10_000);
   expect(side.acked).toEqual([]);
   expect(lines).toEqual([]);
 });
@@ -240,10 +245,10 @@ test('a position that could not be kept is kept later', async () => {
   const worker = workerOf(() => {});
   side.ackFails = new Error('coordinator moves');
   worker.take([record(0)]);
-  await vi.advanceTimersByTimeAsync(100);
+  await advance(100);
   expect(lines).toEqual(['orders/3@1: the position could not be kept']);
   side.ackFails = null;
-  await vi.advanceTimersByTimeAsync(1_000);
+  await advance(1_000);
   expect(side.acked).toEqual([1]);
 });
 
@@ -253,7 +258,7 @@ test('one acknowledgement is under way at a time, and the next one covers everyt
   const worker = workerOf(() => {});
   for (let offset = 0; offset < 5; offset++) {
     worker.take([record(offset)]);
-    await vi.advanceTimersByTimeAsync(100);
+    await advance(100);
   }
   open();
   await settle();
@@ -269,8 +274,9 @@ describe('what lies ahead of a handler is bounded', () => {
     await settle();
     expect(side.requested).toBe(2_000);
     open();
-    for (let i = 0; i < 500; i++) await settle();
-    expect(side.requested).toBeGreaterThanOrEqual(3_000);
+    // All are handled, and as many may come again.
+    while (side.requested < 4_000) await settle();
+    expect(side.requested).toBe(4_000);
   });
 
   test('in bytes: what was asked for and has not come is taken back', async () => {
