@@ -190,6 +190,32 @@ describe.each(kinds)('against %s', (kind) => {
     expect(next.values).toEqual(['7', '8', '9']);
   });
 
+  test.runIf(kind === 'Apache Kafka')(
+    'a position that the log of its leader epoch never reached: reading goes back to where the logs part',
+    async () => {
+      const client = open();
+      const topic = await topicOf(client);
+      const group = fresh('group');
+      await publish(client.producer(), topic, numbers(0, 3));
+      const reader = new Reader(client, { group, topics: [topic], sessionTimeoutMs }, 3, {
+        records: (_, records) =>
+          void reader.read.push(...records.map((record) => ({ topic, partition: 0, record }))),
+      });
+      await eventually(() => reader.read.length === 3);
+      // The next leader epoch begins at offset 3, so whoever saw offset 4 in this one read what is not there any more.
+      await broker.restart();
+      await publish(client.producer(), topic, numbers(3, 6));
+      await reader.consumer.commit(reader.partitions[0]!, 5);
+      await reader.consumer.close();
+      const next = new Reader(open(), { group, topics: [topic] });
+      await next.until(() => next.read.length === 3);
+      expect(next.values).toEqual(numbers(3, 6));
+      expect(next.errors.map(({ message }) => message).join()).toMatch(
+        /lost what was read from offset 3 to 5/,
+      );
+    },
+  );
+
   test('a client that is there before its broker waits for it', async () => {
     await broker.stop();
     const client = open();
