@@ -299,7 +299,8 @@ export class Producer {
       this.#view.want([topic]);
       this.#view.refresh().then(
         () => {
-          lane.notBefore = 0;
+          // Without a leader still, the lane's pauses go on growing.
+          if (this.#view.leaderOf(topic, partition) !== undefined) lane.notBefore = 0;
           this.#schedule(true);
         },
         (error: unknown) => {
