@@ -34,6 +34,8 @@ export interface Checkpointed {
 
 export interface Loaded extends Recovered {
   readonly segments: SegmentList;
+  /** Segments from before the log's start that are to be deleted. */
+  readonly outlived: readonly Segment[];
   /** Why nothing may be appended; null when all is well. */
   readonly damage: string | null;
 }
@@ -62,6 +64,7 @@ class Loading {
   readonly #deps: LoaderDeps;
   readonly #checkpointed: Checkpointed;
   readonly #segments: SegmentList;
+  readonly #outlived: readonly Segment[];
   readonly #isNew: boolean;
 
   constructor(deps: LoaderDeps, checkpointed: Checkpointed) {
@@ -71,7 +74,14 @@ class Loading {
     const found = baseOffsets(fs, directory);
     this.#isNew = found.length === 0;
     const bases = this.#isNew ? [checkpointed.logStartOffset] : found;
-    this.#segments = new SegmentList(bases.map((base) => new Segment(fs, directory, base)));
+    const segments = bases.map((base) => new Segment(fs, directory, base));
+    // Deleting stopped halfway: what is left before the log's start may have holes, and is the log's no more.
+    const first = Math.max(
+      0,
+      bases.findLastIndex((base) => base <= checkpointed.logStartOffset),
+    );
+    this.#outlived = segments.slice(0, first);
+    this.#segments = new SegmentList(segments.slice(first));
     if (this.#isNew) this.#segments.active.restartIndexes(0);
   }
 
@@ -88,23 +98,24 @@ class Loading {
     const segment = this.#segments.at(index)!;
     const reason = found.damage ?? `a segment begins at ${found.gapAt}`;
     const segments = this.#segments;
+    const outlived = this.#outlived;
     const synced = { unsynced: [], sealed: [], hasNewFiles: this.#isNew };
     if (action === 'refuse') {
       // The segments behind the damage stay on disk for the operator, but nobody reads past the hole.
       segments.cutAfter(index);
       const damage = `damaged below the recovery point, at offset ${nextOffset}: ${reason}`;
       const end = { offset: nextOffset, segment, position };
-      return { segments, damage, end, recoveryPoint, ...synced };
+      return { segments, outlived, damage, end, recoveryPoint, ...synced };
     }
     if (action === 'truncate') this.#cutTail(index, position, nextOffset, reason);
     const end = { offset: Math.max(nextOffset, logStartOffset), segment, position };
     const known = Math.min(recoveryPoint, end.offset);
-    if (isMarked) return { segments, damage: null, end, recoveryPoint: known, ...synced };
+    if (isMarked) return { segments, outlived, damage: null, end, recoveryPoint: known, ...synced };
     this.#deps.epochs.truncateTo(end.offset + 1);
     const scanned = segments.all().slice(this.#firstToScan);
     if (action === 'keep' && known === end.offset && scanned.length === 1)
-      return { segments, damage: null, end, recoveryPoint: known, ...synced };
-    return { segments, damage: null, end, ...this.#makeDurable(scanned, known, end.offset) };
+      return { segments, outlived, damage: null, end, recoveryPoint: known, ...synced };
+    return { segments, outlived, damage: null, end, ...this.#makeDurable(scanned, known, end.offset) };
   }
 
   /**

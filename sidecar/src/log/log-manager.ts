@@ -169,6 +169,8 @@ export class LogManager {
 
   #openAll(): void {
     const { fs, directory } = this.#options;
+    // Files are deleted by what is read here, so it must not be in the page cache alone.
+    fs.syncDirectoryNow(directory.path);
     const recoveryPoints = this.#recoveryPoints.read();
     const startOffsets = this.#startOffsets.read();
     const isMarked = directory.wasCleanlyStopped;

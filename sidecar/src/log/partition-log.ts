@@ -148,6 +148,7 @@ export class PartitionLog {
       },
       loaded,
     );
+    deps.deletion.delete(loaded.outlived, config.fileDeleteDelayMs);
     if (loaded.damage !== null) this.#goOffline(loaded.damage);
     // What recovery found unsynced is the background sync's now.
     else if (!this.#durability.isSynced) deps.flusher.add(this);
@@ -365,14 +366,13 @@ export class PartitionLog {
   }
 
   async #advanceStart(offset: number, reason: RetentionReason): Promise<void> {
-    if (offset > this.#logStartOffset) {
-      this.#logStartOffset = offset;
-      this.#epochs.advanceStart(offset);
-    }
+    this.#logStartOffset = Math.max(this.#logStartOffset, offset);
     // Also when the start has not moved now: the time before, the disk may have refused to keep it.
     await this.#deps.checkpoints.starts();
     // Much may have happened meanwhile, so what goes is counted only now.
     if (this.#isClosed) return;
+    // Not before the start is on disk: after a crash the log might begin where it did, without its epochs.
+    this.#epochs.advanceStart(this.#logStartOffset);
     const segments = this.#segments.all();
     let count = 0;
     while (count + 1 < segments.length && segments[count + 1]!.baseOffset <= this.#logStartOffset) count++;
