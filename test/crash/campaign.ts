@@ -109,8 +109,7 @@ export class Campaign {
       this.#seen.add(print);
       this.tally.states++;
     }
-    const ends = state.promises.map(({ existence, end, batches }) => `${existence}:${end}:${batches.length}`);
-    const key = `${print} ${ends.join(' ')}`;
+    const key = `${print} ${state.promises.map(wordOf).join(' ')}`;
     if (this.#judged.has(key)) return;
     this.#judged.add(key);
     const before = state.disk.afterKill();
@@ -213,6 +212,10 @@ function watch(
   };
 }
 
+/** Equal for promises that ask the same of one and the same disk. */
+const wordOf = ({ existence, end, start, startMax, batches }: Promised): string =>
+  `${existence}:${start}:${startMax}:${end}:${batches.length}`;
+
 const momentOf = (disk: MemoryFileSystem, { name, path }: Operation): string =>
   `before operation ${disk.operations.length}, ${name} ${path}`;
 
@@ -227,15 +230,10 @@ async function goOn(machine: Machine, promises: readonly Promised[]): Promise<Pr
     log.assignLeaderEpoch(epoch, log.logEndOffset);
     const kept = promised.batches.filter(({ lastOffset }) => lastOffset < log.logEndOffset);
     log.appendAsLeader([batch], epoch);
-    const { baseOffset, lastOffset, maxTimestamp } = batch;
-    const more = {
-      baseOffset,
-      lastOffset,
-      maxTimestamp,
-      leaderEpoch: epoch,
-      bytes: Buffer.concat(batch.chunks),
-    };
-    return { ...promised, batches: [...kept, more], end: log.logEndOffset };
+    const { baseOffset, lastOffset, producerId } = batch;
+    const more = { baseOffset, lastOffset, producerId, lastSequence: -1, leaderEpoch: epoch };
+    const known = { ...more, bytes: Buffer.concat(batch.chunks) };
+    return { ...promised, batches: [...kept, known], end: log.logEndOffset };
   });
   await machine.settle();
   return appended;

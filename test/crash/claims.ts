@@ -17,34 +17,59 @@ function* isOnline(log: PartitionLog): Generator<string> {
   if (log.offlineReason !== null) yield `it is offline: ${log.offlineReason}`;
 }
 
-/** Nothing acknowledged is lost, and nothing is there that nobody sent. */
-function* holdsWhatWasPromised(log: PartitionLog, { end, batches }: Promised): Generator<string> {
+/** Nothing acknowledged is lost, nothing is there that nobody sent, and what was deleted stays so. */
+function* holdsWhatWasPromised(log: PartitionLog, promised: Promised): Generator<string> {
   const { logEndOffset, logStartOffset, durableEndOffset } = log;
+  const { end, batches, start, startMax } = promised;
   if (logEndOffset < end) yield `it ends at ${logEndOffset}, ${end} was promised`;
   const appendedEnd = (batches.at(-1)?.lastOffset ?? -1) + 1;
-  if (logEndOffset > appendedEnd) yield `it ends at ${logEndOffset}, only ${appendedEnd} was ever appended`;
+  if (logEndOffset > Math.max(appendedEnd, logStartOffset))
+    yield `it ends at ${logEndOffset}, only ${appendedEnd} was ever appended`;
   if (durableEndOffset !== logEndOffset)
     yield `readers see up to ${durableEndOffset} of ${logEndOffset} after recovery`;
+  if (logStartOffset < start) yield `it starts at ${logStartOffset}, everything before ${start} was deleted`;
+  if (logStartOffset > startMax)
+    yield `it starts at ${logStartOffset}, nothing from ${startMax} on was deleted`;
   if (logStartOffset > logEndOffset) yield `it starts at ${logStartOffset}, after its end ${logEndOffset}`;
 }
 
 /** The files hold the batches that were sent, whole, in order, each once, and not a byte more. */
 function* filesHoldWholeBatches(log: PartitionLog, promised: Promised, machine: Machine): Generator<string> {
-  const names = machine.disk.list(log.directory).filter((name) => name.endsWith('.log'));
+  const names = machine.disk.list(log.directory).filter((name) => /^\d+\.log$/.test(name));
   const bases = names.map((name) => Number(name.slice(0, -4)));
-  const stored = Buffer.concat(names.map((name) => readFile(machine.disk, `${log.directory}/${name}`)!));
-  const expected = batchesOf(log, promised).filter(({ baseOffset }) => baseOffset >= (bases[0] ?? 0));
-  const wanted = Buffer.concat(expected.map(({ bytes }) => bytes));
-  if (stored.equals(wanted)) return;
-  let at = 0;
-  while (at < wanted.length && stored[at] === wanted[at]) at++;
-  yield `its files hold ${stored.length} bytes where ${wanted.length} should be, different from byte ${at} on`;
+  // What is deleted may be there still, in part: its files go one after another.
+  const first = Math.max(
+    0,
+    bases.findLastIndex((base) => base <= log.logStartOffset),
+  );
+  if (bases.length > 0 && bases[first]! > log.logStartOffset)
+    yield `its first file begins at ${bases[first]}, the log at ${log.logStartOffset}`;
+  const stored = names.slice(first).map((name) => readFile(machine.disk, `${log.directory}/${name}`)!);
+  const sent = new Map(promised.batches.map((batch) => [batch.baseOffset, batch]));
+  const missing = new Set(batchesOf(log, promised).map(({ baseOffset }) => baseOffset));
+  let nextOffset = 0;
+  for (const [index, bytes] of stored.entries()) {
+    for (let at = 0; at < bytes.length;) {
+      const offset = at + 8 <= bytes.length ? Number(bytes.readBigInt64BE(at)) : -1;
+      const batch = sent.get(offset);
+      const place = `${names[first + index]} at ${at}`;
+      if (batch === undefined || !batch.bytes.equals(bytes.subarray(at, at + batch.bytes.length))) {
+        yield `${place} of ${bytes.length} stands what nobody sent`;
+        break;
+      }
+      if (offset < nextOffset) yield `${place} stands offset ${offset}, again or out of order`;
+      missing.delete(offset);
+      nextOffset = batch.lastOffset + 1;
+      at += batch.bytes.length;
+    }
+  }
+  if (nextOffset > log.logEndOffset) yield `its files end at ${nextOffset}, the log at ${log.logEndOffset}`;
+  if (missing.size > 0) yield `its files lack the batches at ${[...missing].join(', ')}`;
 }
 
 /** Every batch is found by any of its offsets. */
 function* offsetsAreFound(log: PartitionLog, promised: Promised): Generator<string> {
   for (const { baseOffset, lastOffset, bytes } of batchesOf(log, promised)) {
-    if (lastOffset < log.logStartOffset) continue;
     const offset = Math.max(log.logStartOffset, (baseOffset + lastOffset) >> 1);
     const read = Buffer.concat(log.read(offset, 1, Infinity, true).spans.map(bytesOf));
     if (!read.equals(bytes)) yield `a read at ${offset} gives ${describe(read)}, not ${describe(bytes)}`;
@@ -54,10 +79,24 @@ function* offsetsAreFound(log: PartitionLog, promised: Promised): Generator<stri
 /** Which epoch wrote an offset is what the batches themselves say. */
 function* epochsAreTheBatches(log: PartitionLog, promised: Promised): Generator<string> {
   for (const { baseOffset, lastOffset, leaderEpoch } of batchesOf(log, promised)) {
-    for (const offset of [baseOffset, lastOffset]) {
+    for (const offset of [Math.max(baseOffset, log.logStartOffset), lastOffset]) {
       const epoch = log.epochOf(offset);
       if (epoch !== leaderEpoch) yield `offset ${offset} is of epoch ${leaderEpoch}, it says ${epoch}`;
     }
+  }
+}
+
+/** What is known of the producers is what their batches say. */
+function* producersAreTheBatches(log: PartitionLog, promised: Promised): Generator<string> {
+  const known = new Map(log.describeProducers().map((producer) => [producer.producerId, producer]));
+  for (const { lastOffset } of known.values())
+    if (lastOffset >= log.logEndOffset) yield `a producer has sent ${lastOffset}, the log ends before`;
+  const last = new Map(batchesOf(log, promised).map((batch) => [batch.producerId, batch]));
+  for (const [producerId, { lastSequence, lastOffset }] of last) {
+    if (producerId < 0) continue;
+    const said = known.get(producerId);
+    if (said?.lastSequence !== lastSequence || said.lastOffset !== lastOffset)
+      yield `producer ${producerId} ended with ${lastSequence} at ${lastOffset}, it says ${said?.lastSequence} at ${said?.lastOffset}`;
   }
 }
 
@@ -67,6 +106,7 @@ const claims: readonly Claim[] = [
   filesHoldWholeBatches,
   offsetsAreFound,
   epochsAreTheBatches,
+  producersAreTheBatches,
 ];
 
 /** What is wrong with the recovered logs, in words; nothing when every promise is kept. */
@@ -127,8 +167,9 @@ function bytesOf(span: ByteSpan): Buffer {
   return bytes;
 }
 
+/** The batches that must be in the log. */
 const batchesOf = (log: PartitionLog, { batches }: Promised): readonly KnownBatch[] =>
-  batches.filter(({ lastOffset }) => lastOffset < log.logEndOffset);
+  batches.filter(({ lastOffset }) => lastOffset >= log.logStartOffset && lastOffset < log.logEndOffset);
 
 const describe = (bytes: Buffer): string =>
   bytes.length < 61

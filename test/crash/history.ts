@@ -7,7 +7,9 @@ export interface KnownBatch {
   readonly baseOffset: number;
   readonly lastOffset: number;
   readonly leaderEpoch: number;
-  readonly maxTimestamp: number;
+  /** −1 for none. */
+  readonly producerId: number;
+  readonly lastSequence: number;
   readonly bytes: Buffer;
 }
 
@@ -19,6 +21,9 @@ export interface Promised {
   readonly existence: Existence;
   /** Everything below it was acknowledged. */
   readonly end: number;
+  /** What was deleted before it stays deleted; what stands at or after `startMax` was never deleted. */
+  readonly start: number;
+  readonly startMax: number;
 }
 
 /** Whether users were told that the partition is there, or gone; unsure while it is being made or deleted. */
@@ -39,6 +44,8 @@ export class History {
   #batches: KnownBatch[] = [];
   #killEnd = 0;
   #powerCutEnd = 0;
+  #start = 0;
+  #startMax = 0;
 
   /** @param believes the mode whose promises are counted on, if it is not the one that the log is in */
   constructor(topic: string, config: LogConfig, believes: LogConfig['flushMode'] = config.flushMode) {
@@ -47,11 +54,11 @@ export class History {
   }
 
   /**
-   * Batches that the log is about to take. What they will look like is worked out here, on copies, because the
-   * log may have written some of them before it answers.
+   * Batches that the log is about to take at its end. What they will look like is worked out here, on copies,
+   * because the log may have written some of them before it answers.
    */
-  appending(batches: readonly RecordBatch[], now: number): void {
-    let offset = (this.#batches.at(-1)?.lastOffset ?? -1) + 1;
+  appending(batches: readonly RecordBatch[], logEndOffset: number, now: number): void {
+    let offset = logEndOffset;
     const added = batches.map((given) => {
       const [batch] = RecordBatch.split([Buffer.concat(given.chunks)]) as [RecordBatch];
       batch.setBaseOffset(offset);
@@ -64,9 +71,20 @@ export class History {
     this.#batches = [...this.#batches, ...added];
   }
 
+  /** The sequence number that a producer gives to its next record. */
+  nextSequence(producerId: number): number {
+    return (this.#batches.findLast((batch) => batch.producerId === producerId)?.lastSequence ?? -1) + 1;
+  }
+
+  /** Somebody was told that everything before the offset is deleted. */
+  deletedBefore(offset: number): void {
+    this.#start = Math.max(this.#start, offset);
+  }
+
   /** Notes what the log says now. */
   listen(log: PartitionLog): void {
-    const { durableEndOffset, recoveryPoint } = log;
+    const { durableEndOffset, recoveryPoint, logStartOffset } = log;
+    this.#startMax = Math.max(this.#startMax, logStartOffset);
     this.#killEnd = Math.max(this.#killEnd, durableEndOffset);
     const isSynced = this.#config.flushMode === 'sync';
     this.#powerCutEnd = Math.max(this.#powerCutEnd, isSynced ? durableEndOffset : recoveryPoint);
@@ -75,7 +93,7 @@ export class History {
   promised(kind: CrashKind): Promised {
     const { topic, existence } = this;
     const end = kind === 'kill' ? this.#killEnd : this.#powerCutEnd;
-    return { topic, existence, batches: this.#batches, end };
+    return { topic, existence, batches: this.#batches, end, start: this.#start, startMax: this.#startMax };
   }
 
   /** The power is gone: what was only promised for a kill is not promised any more. */
@@ -86,6 +104,7 @@ export class History {
   /** The log lives on from what a crash left of it. */
   recovered(log: PartitionLog): void {
     this.#batches = this.#batches.filter(({ lastOffset }) => lastOffset < log.logEndOffset);
+    this.#startMax = log.logStartOffset;
     this.leaderEpoch = Math.max(this.leaderEpoch, log.latestEpoch);
     this.listen(log);
   }
@@ -95,6 +114,7 @@ const known = (batch: RecordBatch): KnownBatch => ({
   baseOffset: batch.baseOffset,
   lastOffset: batch.lastOffset,
   leaderEpoch: batch.partitionLeaderEpoch,
-  maxTimestamp: batch.maxTimestamp,
+  producerId: batch.producerId,
+  lastSequence: batch.baseSequence + batch.lastOffsetDelta,
   bytes: Buffer.concat(batch.chunks),
 });

@@ -1,4 +1,5 @@
 import { Config } from '@rookery/sidecar/rooms/config';
+import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { MemoryFileSystem } from '@rookery/sidecar/rooms/vfs/memory';
@@ -13,13 +14,18 @@ import { Machine } from './machine.ts';
 const defaults = new Config({}).logConfig({});
 
 /** Small enough that a few dozen batches roll often, and that index entries come up. */
-const small: LogConfig = { ...defaults, segmentBytes: 4_000, indexIntervalBytes: 300 };
+const small: LogConfig = {
+  ...defaults,
+  segmentBytes: 4_000,
+  indexIntervalBytes: 300,
+  fileDeleteDelayMs: 700,
+};
 
 /** Topics by what their acknowledgements promise. */
 const topics: Readonly<Record<string, LogConfig>> = {
   synced: { ...small, flushMode: 'sync' },
-  periodic: { ...small, flushMode: 'interval', flushMs: 200, flushMessages: 9, segmentMs: 2_000 },
-  cached: { ...small, flushMode: 'os', timestampType: 'LogAppendTime', segmentIndexBytes: 40 },
+  periodic: { ...small, flushMode: 'interval', flushMs: 200, flushMessages: 9, retentionBytes: 9_000 },
+  cached: { ...small, flushMode: 'os', timestampType: 'LogAppendTime', segmentMs: 2_000, retentionMs: 5_000 },
   fleeting: { ...small, flushMode: 'sync' },
 };
 
@@ -44,6 +50,8 @@ const steps = [
   ['roll', 3],
   ['newEpoch', 3],
   ['checkpoint', 3],
+  ['retain', 3],
+  ['deleteRecords', 2],
   ['restart', 1],
   ['kill', 2],
   ['losePower', 1],
@@ -90,8 +98,11 @@ export class Workload {
     const history = this.#random.pick(this.histories);
     const log = this.machine.log(history.topic);
     if (log === undefined || log.offlineReason !== null) return;
-    const batches = Array.from({ length: 1 + this.#random.below(3) }, () => this.#batch());
-    history.appending(batches, this.machine.clock.now());
+    const isNumbered = this.#random.below(2) === 0;
+    const batches = isNumbered
+      ? [this.#batch(history, 7 + this.#random.below(2))]
+      : Array.from({ length: 1 + this.#random.below(3) }, () => this.#batch(history, -1));
+    history.appending(batches, log.logEndOffset, this.machine.clock.now());
     log.appendAsLeader(batches, history.leaderEpoch);
   }
 
@@ -121,6 +132,23 @@ export class Workload {
 
   checkpoint(): void {
     void this.machine.logs.checkpoint();
+  }
+
+  retain(): void {
+    void this.machine.logs.retain();
+  }
+
+  /** Somebody deletes records; they are only told of it when that is safe. */
+  deleteRecords(): void {
+    const history = this.#random.pick(this.histories);
+    const log = this.machine.log(history.topic);
+    if (log === undefined) return;
+    const offset = log.logStartOffset + this.#random.below(1 + log.highWatermark - log.logStartOffset);
+    log.deleteBefore(offset).then(
+      () => history.deletedBefore(offset),
+      // The log was closed meanwhile: nobody was told anything.
+      () => {},
+    );
   }
 
   async restart(): Promise<void> {
@@ -158,7 +186,7 @@ export class Workload {
     return 'append';
   }
 
-  #batch(): RecordBatch {
+  #batch(history: History, producerId: number): RecordBatch {
     const now = this.machine.clock.now();
     const records: NewRecord[] = Array.from({ length: 1 + this.#random.below(4) }, () => ({
       key: Buffer.from(`key-${this.#random.below(9)}`),
@@ -168,7 +196,9 @@ export class Workload {
       ),
       timestamp: now - this.#random.below(500),
     }));
-    return RecordBatch.split([encodeBatch(records)])[0]!;
+    const baseSequence = producerId < 0 ? -1 : history.nextSequence(producerId);
+    const producerEpoch = producerId < 0 ? -1 : 0;
+    return RecordBatch.split([encodeBatch(records, { producerId, producerEpoch, baseSequence })])[0]!;
   }
 
   #create(history: History): void {
@@ -176,6 +206,7 @@ export class Workload {
     const log = this.machine.logs.create(history.topic, 0, 'AAAAAAAAAAAAAAAAAAAAAA');
     history.existence = 'there';
     log.assignLeaderEpoch(history.leaderEpoch, 0);
+    followHighWatermark(log);
   }
 
   #boot(disk: MemoryFileSystem): void {
@@ -196,6 +227,7 @@ export class Workload {
       const log = this.machine.log(history.topic);
       if (log === undefined) continue;
       history.recovered(log);
+      followHighWatermark(log);
       // Whoever leads says so at every start.
       log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
     }
@@ -212,4 +244,11 @@ export class Workload {
       if (log !== undefined) history.listen(log);
     }
   }
+}
+
+/** A partition of one replica: what is durable is what all have. */
+function followHighWatermark(log: PartitionLog): void {
+  const follow = (): void => log.advanceHighWatermark(log.durableEndOffset);
+  log.onDurable = follow;
+  follow();
 }
