@@ -12,6 +12,7 @@ import { GroupAdministration } from './groups/group-administration.ts';
 import { GroupCoordinator } from './groups/group-coordinator.ts';
 import { OffsetsTopic, offsetsTopic } from './groups/offsets-topic.ts';
 import { formatAddress, type Address } from './listener-address.ts';
+import type { CompactionPlan, CompactionResult } from './log/compaction.ts';
 import { DataDirectory } from './log/data-directory.ts';
 import { DiskSpace } from './log/disk-space.ts';
 import { LogManager } from './log/log-manager.ts';
@@ -39,6 +40,8 @@ export interface BrokerOptions {
   readonly fs: FileSystem;
   readonly clock: Clock;
   readonly events: EventBus;
+  /** Where logs are compacted; on the loop where nothing is said. */
+  readonly compact?: (plan: CompactionPlan) => Promise<CompactionResult>;
 }
 
 export interface Broker {
@@ -83,7 +86,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 }
 
 async function open(
-  { config, dataDir, fs, clock, events }: BrokerOptions,
+  { config, dataDir, fs, clock, events, compact }: BrokerOptions,
   opened: (() => void | Promise<void>)[],
   close: () => Promise<void>,
 ): Promise<Broker> {
@@ -112,6 +115,12 @@ async function open(
     events,
     space,
     tails,
+    cleaner: {
+      isEnabled: config.bool('log.cleaner.enable'),
+      backoffMs: config.long('log.cleaner.backoff.ms'),
+      mapBytesMax: config.long('log.cleaner.dedupe.buffer.size'),
+      ...(compact === undefined ? {} : { compact }),
+    },
     configOf: (name) => logConfig(view.image.topicByName(name)),
   });
   opened.push(() => logs.close());

@@ -20,6 +20,8 @@ export class EventLog {
     events.on('tailTruncated', (info) => this.warn('cut a torn tail', info));
     events.on('indexRebuilt', (info) => this.info('rebuilt an index', info));
     events.on('segmentsDeleted', (info) => this.info('deleted old segments', info));
+    events.on('fileRemoved', (info) => this.info('removed a file', info));
+    events.on('compacted', (info) => this.info('compacted a log', info));
     events.on('partitionOffline', (info) => this.error('a partition is offline', info));
     events.on('appendsTakenBack', (info) =>
       this.error('the disk is full: refused what was not written', info),

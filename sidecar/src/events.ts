@@ -14,6 +14,14 @@ export interface Events {
     reason: string;
     logStartOffset: number;
   };
+  fileRemoved: { partition: string; file: string; reason: string };
+  compacted: {
+    partition: string;
+    bytesBefore: number;
+    bytesAfter: number;
+    endOffset: number;
+    milliseconds: number;
+  };
   partitionOffline: { partition: string; reason: string };
   appendsTakenBack: { partition: string; fromOffset: number; reason: string };
   diskLow: { freeBytes: number; minFreeBytes: number };

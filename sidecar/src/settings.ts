@@ -43,7 +43,14 @@ const actedOn: Readonly<Record<string, string>> = {
   'group.max.size': 'the most members of a group',
   'group.min.session.timeout.ms': 'the shortest session timeout that a member may ask for',
   listeners: 'where Kafka clients connect; exactly one',
-  'log.cleanup.policy': 'what happens to old records: delete, compact (nothing is compacted yet), or both',
+  'log.cleaner.backoff.ms': 'how often logs that should be compacted are looked for',
+  'log.cleaner.dedupe.buffer.size': 'the most memory for the keys of the log that is compacted',
+  'log.cleaner.delete.retention.ms': 'how long a tombstone stays, so that readers learn of the deletion',
+  'log.cleaner.enable': 'whether logs are compacted at all',
+  'log.cleaner.max.compaction.lag.ms': 'a log is compacted when a record that never was is so old',
+  'log.cleaner.min.cleanable.ratio': 'a log is compacted when this share of its bytes never was',
+  'log.cleaner.min.compaction.lag.ms': 'records that are younger are not compacted',
+  'log.cleanup.policy': 'what happens to old records: delete, compact, or both',
   'log.dir': 'the data directory, where log.dirs says nothing; ~/.rookery where neither is given',
   'log.dirs': 'the data directory; exactly one',
   'log.flush.interval.messages': 'in flush.mode interval, a log is synced after so many records',
@@ -91,7 +98,7 @@ const actedOn: Readonly<Record<string, string>> = {
 /** Topic settings that are acted on although the broker's own of that meaning is not. */
 const actedOnInTopics: Readonly<Record<string, string>> = {
   'cleanup.policy':
-    'with delete, old segments go; with compact, records without a key are refused, and nothing is compacted yet',
+    'with delete, old segments go; with compact, of each key the last record stays, and records without a key are refused',
   'internal.segment.bytes': 'segment.bytes without its lower limit, for tests that need many segments',
 };
 

@@ -42,7 +42,8 @@ export class Machine {
     const guard = { minFreeBytes: 0, reserveBytes: 0 };
     const space = new DiskSpace({ fs: disk, directory: directory.path, clock, events, ...guard });
     const tails = new TailCache(1024 * 1024);
-    this.logs = LogManager.open({ fs: disk, directory, clock, events, space, tails, configOf });
+    const cleaner = { isEnabled: true, backoffMs: 1e12, mapBytesMax: 1e6 };
+    this.logs = LogManager.open({ fs: disk, directory, clock, events, space, tails, configOf, cleaner });
   }
 
   get syncsUnderWay(): number {

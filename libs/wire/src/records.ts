@@ -1,7 +1,13 @@
 import { compress, decompress } from './compression.ts';
 import { crc32c } from './crc32c.ts';
 import { WireError } from './errors.ts';
-import { batchHeaderSize, codecNumber, type CompressionCodec, type RecordBatch } from './record-batch.ts';
+import {
+  batchHeaderSize,
+  batchOverhead,
+  codecNumber,
+  type CompressionCodec,
+  type RecordBatch,
+} from './record-batch.ts';
 
 export interface RecordHeader {
   readonly key: string;
@@ -50,25 +56,67 @@ export function encodeBatch(records: readonly NewRecord[], options: BatchOptions
   if (records.length === 0) throw new WireError('RK9012', 'a batch of no records');
   const { codec = 'none' } = options;
   const baseTimestamp = records[0]!.timestamp;
-  let maxTimestamp = baseTimestamp;
+  const batch = encodeRecords(records, baseTimestamp, codec, (i) => i);
+  writeHeader(batch, records.length, baseTimestamp, maxTimestampOf(records, baseTimestamp), options);
+  return batch;
+}
+
+/**
+ * A batch with some of its records left out. Offsets, producer, epoch, codec and kind stay, so that the log
+ * around it does not notice; a batch may be left without any record.
+ *
+ * @param records the ones that stay, as `decodeRecords` has given them
+ * @param deleteHorizonMs from when on its tombstones may go; null to leave that as it is
+ */
+export function filterBatch(
+  batch: RecordBatch,
+  records: readonly LogRecord[],
+  deleteHorizonMs: number | null,
+): Buffer {
+  const { baseOffset, codec, attributes } = batch;
+  // Kafka keeps the horizon where the base timestamp was; the records' times are counted from it.
+  const baseTimestamp = deleteHorizonMs ?? batch.baseTimestamp;
+  const filtered = encodeRecords(records, baseTimestamp, codec, (i) => records[i]!.offset - baseOffset);
+  batch.chunks[0]!.copy(filtered, 0, 0, batchHeaderSize);
+  filtered.writeInt32BE(filtered.length - batchOverhead, 8);
+  // Nothing is nothing in every codec, and none can read it.
+  const kept = records.length === 0 ? attributes & ~0x07 : attributes;
+  filtered.writeInt16BE(deleteHorizonMs === null ? kept : kept | 0x40, 21);
+  writeInt64(filtered, baseTimestamp, 27);
+  if (batch.timestampType === 'CreateTime' && records.length > 0)
+    writeInt64(filtered, maxTimestampOf(records, records[0]!.timestamp), 35);
+  filtered.writeInt32BE(records.length, 57);
+  filtered.writeUInt32BE(crc32c([filtered.subarray(21)]), 17);
+  return filtered;
+}
+
+/** Room for a header, and the records behind it. */
+function encodeRecords(
+  records: readonly NewRecord[],
+  baseTimestamp: number,
+  codec: CompressionCodec,
+  offsetDelta: (index: number) => number,
+): Buffer {
   const sizes = new Int32Array(records.length);
   let total = 0;
   for (let i = 0; i < records.length; i++) {
-    const record = records[i]!;
-    if (record.timestamp > maxTimestamp) maxTimestamp = record.timestamp;
-    const size = recordBodySize(record, i, baseTimestamp);
+    const size = recordBodySize(records[i]!, offsetDelta(i), baseTimestamp);
     sizes[i] = size;
     total += varintSize(size) + size;
   }
-  let batch = Buffer.allocUnsafe(batchHeaderSize + total);
+  const batch = Buffer.allocUnsafe(batchHeaderSize + total);
   const writer = new RecordWriter(batch, batchHeaderSize);
-  for (let i = 0; i < records.length; i++) writer.record(records[i]!, sizes[i]!, i, baseTimestamp);
-  if (codec !== 'none') {
-    const compressed = compress(codec, batch.subarray(batchHeaderSize));
-    batch = Buffer.concat([batch.subarray(0, batchHeaderSize), compressed]);
-  }
-  writeHeader(batch, records.length, baseTimestamp, maxTimestamp, options);
-  return batch;
+  for (let i = 0; i < records.length; i++)
+    writer.record(records[i]!, sizes[i]!, offsetDelta(i), baseTimestamp);
+  if (codec === 'none' || records.length === 0) return batch;
+  const compressed = compress(codec, batch.subarray(batchHeaderSize));
+  return Buffer.concat([batch.subarray(0, batchHeaderSize), compressed]);
+}
+
+function maxTimestampOf(records: readonly NewRecord[], atLeast: number): number {
+  let max = atLeast;
+  for (const { timestamp } of records) if (timestamp > max) max = timestamp;
+  return max;
 }
 
 function writeHeader(

@@ -7,6 +7,7 @@ import { SidecarError } from '../errors.ts';
 import { EventLog } from '../event-log.ts';
 import { EventBus } from '../events.ts';
 import { formatAddress } from '../listener-address.ts';
+import { compactOnThread } from '../log/compaction-thread.ts';
 import { readFile } from '../vfs/file-system.ts';
 import { nodeFileSystem, temporaryDirectory } from '../vfs/node.ts';
 
@@ -39,7 +40,14 @@ export async function start(flags: StartFlags): Promise<void> {
   const stopping = untilSignal();
   const dataDir = dataDirectory(config, flags);
   try {
-    const broker = await openBroker({ config, dataDir, fs: nodeFileSystem, clock: systemClock, events });
+    const broker = await openBroker({
+      config,
+      dataDir,
+      fs: nodeFileSystem,
+      clock: systemClock,
+      events,
+      compact: compactOnThread,
+    });
     // Told to stop while it was starting: nobody waits for it to be ready any more.
     if (!stopping.isAsked) announce(broker, dataDir);
     log.info(`stops on ${await stopping.asked}`);

@@ -5,7 +5,8 @@ import type { File, FileSystem } from '../vfs/file-system.ts';
  * only an aid: it is rebuilt from the log after a crash, so it need not keep up with every append.
  */
 export class IndexFile {
-  readonly path: string;
+  /** Follows the file when it is renamed. */
+  path: string;
   readonly entrySize: number;
   readonly #fs: FileSystem;
   #file: File | null = null;

@@ -7,6 +7,7 @@ import { recoverProducers } from './producer-recovery.ts';
 import type { ProducerState } from './producer-state.ts';
 import { decide, scan } from './recovery.ts';
 import { SegmentList } from './segment-list.ts';
+import { finishSwaps } from './unfinished-swaps.ts';
 import { logSuffix, Segment } from './segment.ts';
 
 export interface LoaderDeps {
@@ -71,6 +72,7 @@ class Loading {
     const { fs, directory } = deps;
     this.#deps = deps;
     this.#checkpointed = checkpointed;
+    finishSwaps(deps, deps.config.indexIntervalBytes);
     const found = baseOffsets(fs, directory);
     this.#isNew = found.length === 0;
     const bases = this.#isNew ? [checkpointed.logStartOffset] : found;

@@ -2,6 +2,8 @@ import { randomUuid, type Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
 import { Checkpoint } from './checkpoint.ts';
+import { Cleaner } from './cleaner.ts';
+import { compact, type CompactionPlan, type CompactionResult } from './compaction.ts';
 import type { DataDirectory } from './data-directory.ts';
 import type { DiskSpace } from './disk-space.ts';
 import { Flusher, unsyncedBytesMax } from './flusher.ts';
@@ -21,6 +23,13 @@ export interface LogManagerOptions {
   readonly space: DiskSpace;
   readonly tails: TailCache;
   readonly configOf: (topic: string) => LogConfig;
+  readonly cleaner: {
+    readonly isEnabled: boolean;
+    readonly backoffMs: number;
+    readonly mapBytesMax: number;
+    /** Where plans are carried out; on the loop where nothing is said. */
+    readonly compact?: (plan: CompactionPlan) => Promise<CompactionResult>;
+  };
   /** Bytes that may be written and not synced; 256 MiB unless a test wants fewer. */
   readonly unsyncedBytesMax?: number;
 }
@@ -39,6 +48,8 @@ export class LogManager {
   readonly #startOffsets: Checkpoint;
   readonly #highWatermarks: Checkpoint;
   readonly #deletion: SegmentDeletion;
+  readonly #cleaner: Cleaner | null;
+  readonly #compactedTo: Map<string, number>;
   #isCheckpointing = false;
   #isRetaining = false;
 
@@ -49,6 +60,9 @@ export class LogManager {
     this.#startOffsets = new Checkpoint(fs, `${directory.path}/log-start-offset-checkpoint`);
     this.#highWatermarks = new Checkpoint(fs, `${directory.path}/replication-offset-checkpoint`);
     this.#deletion = new SegmentDeletion(options);
+    const cleanerOffsets = new Checkpoint(fs, `${directory.path}/cleaner-offset-checkpoint`);
+    this.#compactedTo = new Map(cleanerOffsets.read());
+    this.#cleaner = this.#openCleaner(() => cleanerOffsets.write(() => this.#compactedTo));
     this.#flusher = new Flusher(
       options.clock,
       options.unsyncedBytesMax ?? unsyncedBytesMax,
@@ -97,6 +111,7 @@ export class LogManager {
     const log = this.#logs.get(name);
     if (log === undefined) return;
     this.#logs.delete(name);
+    this.#compactedTo.delete(name);
     this.#flusher.forget(log);
     log.abandon();
     const suffix = `.${Buffer.from(randomUuid(clock), 'base64url').toString('hex')}${deletedSuffix}`;
@@ -138,6 +153,11 @@ export class LogManager {
     this.#isRetaining = false;
   }
 
+  /** Compacts whatever is due, now. */
+  async compact(): Promise<void> {
+    await this.#cleaner?.clean();
+  }
+
   /** Forgets producers that were silent for so long. */
   expireProducers(silentMs: number): void {
     const before = this.#options.clock.now() - silentMs;
@@ -146,6 +166,7 @@ export class LogManager {
 
   /** Everything to disk, the checkpoints, and last of all the marker. */
   async close(): Promise<void> {
+    this.#cleaner?.stop();
     this.#flusher.stop();
     const logs = [...this.#logs.values()];
     const whole = await Promise.all(logs.map((log) => log.close()));
@@ -153,6 +174,21 @@ export class LogManager {
     this.#startOffsets.writeNow(this.#offsets((log) => log.logStartOffset));
     this.#highWatermarks.writeNow(this.#offsets((log) => log.highWatermark));
     if (whole.every(Boolean)) this.#options.directory.markCleanStop();
+  }
+
+  #openCleaner(checkpoint: () => Promise<void>): Cleaner | null {
+    const { fs, clock, events, cleaner } = this.#options;
+    if (!cleaner.isEnabled) return null;
+    return new Cleaner({
+      clock,
+      events,
+      checkpoint,
+      logs: () => this.#logs.values(),
+      compactedTo: this.#compactedTo,
+      compact: cleaner.compact ?? (async (plan) => compact(fs, plan)),
+      backoffMs: cleaner.backoffMs,
+      mapBytesMax: cleaner.mapBytesMax,
+    });
   }
 
   #checkpointRecoveryPoints(): Promise<void> {

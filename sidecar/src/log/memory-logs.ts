@@ -64,6 +64,7 @@ export function openMemoryLogs(
     readonly minFreeBytes?: number;
     readonly reserveBytes?: number;
     readonly unsyncedBytesMax?: number;
+    readonly mapBytesMax?: number;
   } = {},
 ): MemoryLogs {
   const { fs = new MemoryFileSystem(), config = {}, minFreeBytes = 0, reserveBytes = 0 } = options;
@@ -77,7 +78,8 @@ export function openMemoryLogs(
   const tails = new TailCache(options.tailCacheBytes ?? 1024 * 1024);
   const configOf = (): LogConfig => ({ ...smallLogs, ...config });
   const limits = unsyncedBytesMax === undefined ? {} : { unsyncedBytesMax };
-  const logs = LogManager.open({ fs, directory, clock, events, space, tails, configOf, ...limits });
+  const cleaner = { isEnabled: true, backoffMs: 1e12, mapBytesMax: options.mapBytesMax ?? 1e6 };
+  const logs = LogManager.open({ fs, directory, clock, events, space, tails, configOf, cleaner, ...limits });
   return {
     fs,
     clock,

@@ -7,13 +7,21 @@ import { FileRegion } from '../vfs/file-region.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import { AppendRefused, checkAppend, type Origin } from './append-checks.ts';
 import type { Flusher } from './flusher.ts';
+import { chooseCompaction, type CompactionChoice } from './compaction-choice.ts';
+import {
+  cleanedSuffix,
+  swapSuffix,
+  type CompactionPlan,
+  type CompactionResult,
+  type Replacement,
+} from './compaction.ts';
 import type { DiskSpace } from './disk-space.ts';
 import { Durability, type End } from './durability.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { LogConfig } from '../log-config.ts';
 import { loadLog, type Checkpointed } from './log-loader.ts';
 import { noteBatch, recoverProducers } from './producer-recovery.ts';
-import type { ProducerSnapshot } from './producer-snapshot.ts';
+import { snapshotPath, type ProducerSnapshot } from './producer-snapshot.ts';
 import { ProducerState, type SentBatch } from './producer-state.ts';
 import { outlived, type RetentionReason } from './retention.ts';
 import type { SegmentDeletion } from './segment-deletion.ts';
@@ -300,7 +308,10 @@ export class PartitionLog {
   }
 
   #isActiveOld(now: number): boolean {
-    return now - this.#segments.active.beganMs > this.#config.segmentMs - this.#jitterMs;
+    const { segmentMs, isCompacted, maxCompactionLagMs } = this.#config;
+    // What is active is never compacted, so it must not stay active for longer than that may take.
+    const limitMs = isCompacted ? Math.min(segmentMs, maxCompactionLagMs) : segmentMs;
+    return now - this.#segments.active.beganMs > limitMs - this.#jitterMs;
   }
 
   /** Seals the active segment and begins the next one; an empty one would begin at the same offset, so it stays. */
@@ -387,6 +398,86 @@ export class PartitionLog {
       reason,
       logStartOffset: this.#logStartOffset,
     });
+  }
+
+  /**
+   * What compaction should work on; null when it need not, or cannot.
+   * @param compactedTo where the last one ended
+   */
+  chooseCompaction(compactedTo: number | null): CompactionChoice | null {
+    if (!this.#config.isCompacted || this.#offlineReason !== null) return null;
+    const segments = this.#segments.all().slice(0, -1);
+    if (segments.length === 0) return null;
+    const unstable = this.firstUnstableOffset ?? Infinity;
+    const cleanable = {
+      segments,
+      activeOffset: this.#segments.active.baseOffset,
+      uncleanableOffset: Math.min(unstable, this.#highWatermark, this.recoveryPoint),
+      compactedTo,
+    };
+    return chooseCompaction(cleanable, this.#config, this.#deps.clock.now());
+  }
+
+  compactionPlan(choice: CompactionChoice, mapBytesMax: number): CompactionPlan {
+    const { deleteRetentionMs, segmentBytes, segmentIndexBytes, indexIntervalBytes } = this.#config;
+    const { segments, firstDirtyOffset, endOffset } = choice;
+    return {
+      directory: this.directory,
+      segments,
+      firstDirtyOffset,
+      endOffset,
+      aborted: this.abortedTransactions(segments[0]!, endOffset),
+      nowMs: this.#deps.clock.now(),
+      deleteRetentionMs,
+      segmentBytes,
+      segmentIndexBytes,
+      indexIntervalBytes,
+      mapBytesMax,
+      producers: this.#producers.describe().map(({ producerId, lastOffset }) => [producerId, lastOffset]),
+    };
+  }
+
+  /**
+   * Puts compacted segments in the place of those that they were made from. The new ones take over under a name
+   * that a start recognises as complete, so that at every moment either they or the old ones are the log's.
+   *
+   * @returns false when the log has changed meanwhile: then the new segments are dropped
+   */
+  async swap({ replacements }: CompactionResult): Promise<boolean> {
+    const { fs, deletion } = this.#deps;
+    const cleanedOf = ({ baseOffset }: Replacement): Segment =>
+      new Segment(fs, this.directory, baseOffset, cleanedSuffix);
+    for (const [i, { baseOffset, replaces }] of replacements.entries()) {
+      const cleaned = cleanedOf(replacements[i]!);
+      const giveUp = (): boolean => {
+        cleaned.remove();
+        for (const later of replacements.slice(i + 1)) cleanedOf(later).remove();
+        return false;
+      };
+      if (!this.#has(replaces)) return giveUp();
+      cleaned.rename(swapSuffix);
+      await fs.syncDirectory(this.directory);
+      if (!this.#has(replaces)) return giveUp();
+      const replaced = this.#segments.replace(replaces, cleaned);
+      this.#durability.forget(replaced);
+      const snapshot = snapshotPath(this.directory, baseOffset);
+      deletion.delete(replaced, this.#config.fileDeleteDelayMs, [snapshot]);
+      await fs.syncDirectory(this.directory);
+      if (cleaned.isClosed) continue;
+      cleaned.rename('');
+      await fs.syncDirectory(this.directory);
+    }
+    return true;
+  }
+
+  #has(bases: readonly number[]): boolean {
+    const segments = new Set(this.#segments.all().map(({ baseOffset }) => baseOffset));
+    return !this.#isClosed && bases.every((base) => segments.has(base));
+  }
+
+  /** Bytes were found that are not what was written: nothing is appended behind them any more. */
+  condemn(reason: string): void {
+    this.#goOffline(reason);
   }
 
   /** Cuts the log before the batch that holds the offset: what a follower has and its leader has not. */

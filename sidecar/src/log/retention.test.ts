@@ -52,7 +52,7 @@ test('nothing at or past the high watermark goes', () => {
   expect(outlived(segments(1, 2, 3), { ...limits, retentionMs: 0, highWatermark: 15 }).count).toBe(1);
 });
 
-test('an empty segment stays', () => {
+test('an empty active segment stays', () => {
   const empty = { sizeInBytes: 0, youngest: 0, nextOffset: 0 };
   expect(outlived([empty], { ...limits, retentionMs: 0 }).count).toBe(0);
 });

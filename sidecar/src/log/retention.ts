@@ -34,8 +34,10 @@ export function outlived(
   let excess = segments.reduce((sum, { sizeInBytes }) => sum + sizeInBytes, 0) - retentionBytes;
   let count = 0;
   let reason: RetentionReason | null = null;
-  for (const { sizeInBytes, youngest, nextOffset } of segments) {
-    if (nextOffset > highWatermark || sizeInBytes === 0) break;
+  for (const segment of segments) {
+    const { sizeInBytes, youngest, nextOffset } = segment;
+    const isEmptyActive = sizeInBytes === 0 && segment === segments.at(-1);
+    if (nextOffset > highWatermark || isEmptyActive) break;
     const isBeforeStart = nextOffset <= logStartOffset;
     const isOld = now - youngest > retentionMs;
     const isInExcess = excess >= sizeInBytes;

@@ -16,13 +16,16 @@ export class SegmentDeletion {
     this.#deps = deps;
   }
 
-  /** @param delayMs how long the files stay under their other name (`file.delete.delay.ms`) */
-  delete(segments: readonly Segment[], delayMs: number): void {
+  /**
+   * @param delayMs how long the files stay under their other name (`file.delete.delay.ms`)
+   * @param keep paths that stay: a snapshot outlives a segment that was compacted
+   */
+  delete(segments: readonly Segment[], delayMs: number, keep: readonly string[] = []): void {
     const { fs, clock } = this.#deps;
     const aside: string[] = [];
     for (const segment of segments) {
       segment.close();
-      for (const path of segment.paths) {
+      for (const path of segment.paths.filter((each) => !keep.includes(each))) {
         if (!fs.exists(path)) continue;
         fs.rename(path, path + deletedSuffix);
         aside.push(path + deletedSuffix);

@@ -50,6 +50,18 @@ export class SegmentList {
     this.#segments = [...this.#segments, segment];
   }
 
+  /** Puts one segment in the place of neighbours with these base offsets, and returns those. */
+  replace(bases: readonly number[], by: Segment): Segment[] {
+    const first = this.#segments.findIndex(({ baseOffset }) => baseOffset === bases[0]);
+    const replaced = this.#segments.slice(first, first + bases.length);
+    assert(
+      first >= 0 && replaced.every(({ baseOffset }, i) => baseOffset === bases[i]),
+      'what is replaced is there, side by side',
+    );
+    this.#segments = [...this.#segments.slice(0, first), by, ...this.#segments.slice(first + bases.length)];
+    return replaced;
+  }
+
   /** Forgets the first so many segments, and returns them; the active one stays. */
   drop(count: number): Segment[] {
     assert(count < this.#segments.length, 'the active segment stays');

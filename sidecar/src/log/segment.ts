@@ -29,12 +29,12 @@ const walkBytes = 4096;
 /** The files of one base offset: `.log` and its indexes. Opens them when they are first needed. */
 export class Segment {
   readonly baseOffset: number;
-  readonly path: string;
   readonly index: OffsetIndex;
   readonly timeIndex: TimeIndex;
   readonly transactions: TransactionIndex;
   readonly #directory: string;
   readonly #fs: FileSystem;
+  #suffix: string;
   #log: File | null = null;
   /** Bytes of whole batches, those that wait to be written included. */
   sizeInBytes: number;
@@ -45,16 +45,33 @@ export class Segment {
   #sinceIndexEntry = 0;
   #isClosed = false;
 
-  constructor(fs: FileSystem, directory: string, baseOffset: number) {
+  /** @param suffix behind the name of each file, while they are not the log's yet */
+  constructor(fs: FileSystem, directory: string, baseOffset: number, suffix = '') {
     const name = `${directory}/${segmentName(baseOffset)}`;
     this.#fs = fs;
     this.#directory = directory;
+    this.#suffix = suffix;
     this.baseOffset = baseOffset;
-    this.path = name + logSuffix;
-    this.index = new OffsetIndex(fs, name + indexSuffix, baseOffset);
-    this.timeIndex = new TimeIndex(fs, name + timeIndexSuffix, baseOffset);
-    this.transactions = new TransactionIndex(fs, name + transactionIndexSuffix);
+    this.index = new OffsetIndex(fs, name + indexSuffix + suffix, baseOffset);
+    this.timeIndex = new TimeIndex(fs, name + timeIndexSuffix + suffix, baseOffset);
+    this.transactions = new TransactionIndex(fs, name + transactionIndexSuffix + suffix);
     this.sizeInBytes = fs.exists(this.path) ? fs.size(this.path) : 0;
+  }
+
+  get path(): string {
+    return `${this.#directory}/${segmentName(this.baseOffset)}${logSuffix}${this.#suffix}`;
+  }
+
+  /** Gives every file another suffix, the log last: whoever finds it finds the others. Open files stay open. */
+  rename(suffix: string): void {
+    const from = this.#files;
+    for (const { file } of [this.index, this.timeIndex, this.transactions])
+      file.path = file.path.slice(0, file.path.length - this.#suffix.length) + suffix;
+    this.#suffix = suffix;
+    const to = this.#files;
+    from.forEach((path, i) => {
+      if (this.#fs.exists(path)) this.#fs.rename(path, to[i]!);
+    });
   }
 
   /** Its files are let go for good: they may be gone, or another segment's. */
@@ -70,8 +87,13 @@ export class Segment {
 
   /** Every file of the segment, the snapshot of its beginning among them. */
   get paths(): readonly string[] {
+    return [...this.#files, snapshotPath(this.#directory, this.baseOffset)];
+  }
+
+  /** Indexes first. */
+  get #files(): readonly string[] {
     const indexes = [this.index, this.timeIndex, this.transactions].map(({ file }) => file.path);
-    return [this.path, ...indexes, snapshotPath(this.#directory, this.baseOffset)];
+    return [...indexes, this.path];
   }
 
   /** The largest timestamp; read from the time index for a segment that was not written by this process. */
@@ -239,7 +261,8 @@ export class Segment {
   /** Closes the segment and deletes its files. */
   remove(): void {
     this.close();
-    for (const path of this.paths) if (this.#fs.exists(path)) this.#fs.remove(path);
+    for (const path of this.#suffix === '' ? this.paths : this.#files)
+      if (this.#fs.exists(path)) this.#fs.remove(path);
   }
 
   close(): void {

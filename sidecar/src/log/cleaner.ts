@@ -1,0 +1,83 @@
+import { WireError } from '@rookery/wire';
+import type { Clock, Timer } from '../clock.ts';
+import type { EventBus } from '../events.ts';
+import type { CompactionPlan, CompactionResult } from './compaction.ts';
+import type { CompactionChoice } from './compaction-choice.ts';
+import type { PartitionLog } from './partition-log.ts';
+
+export interface CleanerOptions {
+  readonly clock: Clock;
+  readonly events: EventBus;
+  readonly logs: () => Iterable<PartitionLog>;
+  /** Runs a plan where it does not hold up appends. */
+  readonly compact: (plan: CompactionPlan) => Promise<CompactionResult>;
+  /** How far each log was compacted. */
+  readonly compactedTo: Map<string, number>;
+  /** Puts that on disk. */
+  readonly checkpoint: () => Promise<void>;
+  /** `log.cleaner.backoff.ms`: the pause after there was nothing to do. */
+  readonly backoffMs: number;
+  /** `log.cleaner.dedupe.buffer.size`: memory for the keys of one log. */
+  readonly mapBytesMax: number;
+}
+
+/** Compacts logs one after another, the dirtiest first. */
+export class Cleaner {
+  readonly #options: CleanerOptions;
+  readonly #timer: Timer;
+  #isCleaning = false;
+  #isStopped = false;
+
+  constructor(options: CleanerOptions) {
+    this.#options = options;
+    this.#timer = options.clock.every(options.backoffMs, () => void this.clean());
+  }
+
+  /** Compacts until no log is due. */
+  async clean(): Promise<void> {
+    if (this.#isCleaning) return;
+    this.#isCleaning = true;
+    const failed = new Set<PartitionLog>();
+    for (let next = this.#dirtiest(failed); next !== null; next = this.#dirtiest(failed))
+      if (!(await this.#compact(next.log, next.choice))) failed.add(next.log);
+    this.#isCleaning = false;
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#timer.cancel();
+  }
+
+  #dirtiest(except: ReadonlySet<PartitionLog>): { log: PartitionLog; choice: CompactionChoice } | null {
+    if (this.#isStopped) return null;
+    const { logs, compactedTo } = this.#options;
+    let best: { log: PartitionLog; choice: CompactionChoice } | null = null;
+    for (const log of logs()) {
+      if (except.has(log)) continue;
+      const choice = log.chooseCompaction(compactedTo.get(log.name) ?? null);
+      if (choice === null || !choice.isDue) continue;
+      if (best === null || choice.dirtyRatio > best.choice.dirtyRatio) best = { log, choice };
+    }
+    return best;
+  }
+
+  /** @returns whether it went well: what failed is not tried again in this pass */
+  async #compact(log: PartitionLog, choice: CompactionChoice): Promise<boolean> {
+    const { compact, compactedTo, checkpoint, events, mapBytesMax, clock } = this.#options;
+    const startedMs = clock.monotonic();
+    try {
+      const result = await compact(log.compactionPlan(choice, mapBytesMax));
+      if (!(await log.swap(result))) return false;
+      compactedTo.set(log.name, result.endOffset);
+      await checkpoint();
+      const { bytesBefore, bytesAfter, endOffset } = result;
+      const milliseconds = clock.monotonic() - startedMs;
+      events.emit('compacted', { partition: log.name, bytesBefore, bytesAfter, endOffset, milliseconds });
+      return true;
+    } catch (error) {
+      if (error instanceof WireError) log.condemn(`compaction found ${error.message}`);
+      else events.emit('backgroundFailed', { task: `compacting ${log.name}`, error });
+      return false;
+    }
+  }
+}

@@ -1,0 +1,25 @@
+import { Worker } from 'node:worker_threads';
+import { WireError } from '@rookery/wire';
+import type { CompactionPlan, CompactionResult } from './compaction.ts';
+
+/** What the thread answers; an error that compaction knows keeps its kind. */
+export type CompactionAnswer =
+  { readonly result: CompactionResult } | { readonly error: Error; readonly isRot: boolean };
+
+/**
+ * Runs a compaction on a thread of its own: it decodes every record, which would hold up the loop. The thread
+ * lives as long as the plan takes.
+ */
+export function compactOnThread(plan: CompactionPlan): Promise<CompactionResult> {
+  // The same file name beside this one, source or built.
+  const script = new URL(import.meta.url.replace(/compaction-thread(\.\w+)$/, 'compaction-worker$1'));
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(script, { workerData: plan });
+    worker.once('message', (answer: CompactionAnswer) => {
+      if ('result' in answer) resolve(answer.result);
+      else reject(answer.isRot ? new WireError('RK9102', answer.error.message) : answer.error);
+    });
+    worker.once('error', reject);
+    worker.once('exit', (code) => reject(new Error(`the compaction thread ended with code ${code}`)));
+  });
+}

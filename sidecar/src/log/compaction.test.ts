@@ -1,0 +1,279 @@
+import {
+  decodeRecords,
+  encodeBatch,
+  RecordBatch,
+  type CompressionCodec,
+  type NewRecord,
+} from '@rookery/wire';
+import { describe, expect, test } from 'vitest';
+import type { LogConfig } from '../log-config.ts';
+import { FileRegion } from '../vfs/file-region.ts';
+import { openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
+import type { PartitionLog } from './partition-log.ts';
+
+const dayMs = 86_400_000;
+const compacted: Partial<LogConfig> = { isCompacted: true, isDeleted: false, deleteRetentionMs: dayMs };
+const keys = ['a', 'b', 'c', 'd', 'e'];
+
+const open = (config: Partial<LogConfig> = {}, more: { mapBytesMax?: number } = {}): MemoryLogs =>
+  openMemoryLogs({ config: { ...compacted, ...config }, ...more });
+
+interface Written {
+  key: string | null;
+  value: string | null;
+}
+
+/** Appends a batch and lets everything about it come true. */
+async function append(logs: MemoryLogs, records: readonly Written[], codec: CompressionCodec = 'none') {
+  const log = logs.log();
+  const made = records.map(({ key, value }): NewRecord => ({
+    key: key === null ? null : Buffer.from(key),
+    value: value === null ? null : Buffer.from(value.padEnd(200, '.')),
+    timestamp: logs.clock.now(),
+  }));
+  log.appendAsLeader(RecordBatch.split([encodeBatch(made, { codec })]), 0, 'coordinator');
+  await logs.settle();
+  log.advanceHighWatermark(log.durableEndOffset);
+}
+
+/** Rolls, so that nothing of interest is active, and runs a pass. */
+async function compactAll(logs: MemoryLogs): Promise<void> {
+  logs.log().roll();
+  logs.clock.advance(1_000);
+  await logs.settle();
+  const pass = logs.logs.compact();
+  await logs.settle();
+  await pass;
+  logs.clock.advance(0);
+  await logs.settle();
+}
+
+function batchesIn(log: PartitionLog): RecordBatch[] {
+  const batches: RecordBatch[] = [];
+  let offset = log.logStartOffset;
+  for (;;) {
+    const { spans } = log.read(offset, 1_000_000, Infinity, true);
+    if (spans.length === 0) return batches;
+    for (const span of spans as FileRegion[]) {
+      for (const batch of RecordBatch.split([span.readNow()])) {
+        if (batch.lastOffset < offset) continue;
+        expect(batch.checkCrc()).toBe(true);
+        batches.push(batch);
+        offset = batch.nextOffset;
+      }
+      span.release();
+    }
+  }
+}
+
+const recordsIn = (log: PartitionLog) =>
+  batchesIn(log).flatMap((batch) => (batch.isControl ? [] : decodeRecords(batch)));
+
+/** What a reader ends up with for each key. */
+function state(log: PartitionLog): Record<string, string> {
+  const table = new Map<string, string>();
+  for (const { key, value } of recordsIn(log)) {
+    if (value === null) table.delete(String(key));
+    else table.set(String(key), String(value).replaceAll('.', ''));
+  }
+  return Object.fromEntries([...table].sort());
+}
+
+describe.each(['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const)('with %s', (codec) => {
+  test('the last record of each key stays, at its offset, and a reader sees the same table', async () => {
+    const logs = open();
+    for (let i = 0; i < 60; i++)
+      await append(
+        logs,
+        [
+          { key: keys[i % 5]!, value: `v${i}` },
+          { key: 'x', value: `w${i}` },
+        ],
+        codec,
+      );
+    const before = state(logs.log());
+    const end = logs.log().logEndOffset;
+    await compactAll(logs);
+    expect(state(logs.log())).toEqual(before);
+    expect(recordsIn(logs.log()).map(({ offset }) => offset)).toEqual([110, 112, 114, 116, 118, 119]);
+    expect(logs.log().logEndOffset).toBe(end);
+    const again = openMemoryLogs({ fs: logs.fs.afterKill(), config: compacted }).log();
+    expect(state(again)).toEqual(before);
+    expect(again.logEndOffset).toBe(end);
+  });
+});
+
+test('every offset can still be asked for: a hole leads to the next record', async () => {
+  const logs = open();
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: 'same', value: `v${i}` }]);
+  await compactAll(logs);
+  for (let offset = 0; offset <= 39; offset++) {
+    const { spans } = logs.log().read(offset, 1_000_000, Infinity, true);
+    const [region] = spans as FileRegion[];
+    expect(RecordBatch.split([region!.readNow()])[0]!.lastOffset).toBe(39);
+    region!.release();
+  }
+});
+
+test('a tombstone stays for delete.retention.ms after the first round, then it goes', async () => {
+  const logs = open();
+  await append(logs, [
+    { key: 'gone', value: 'v' },
+    { key: 'kept', value: 'v' },
+  ]);
+  await append(logs, [{ key: 'gone', value: null }]);
+  await compactAll(logs);
+  expect(recordsIn(logs.log()).map(({ key }) => String(key))).toEqual(['kept', 'gone']);
+  const [, tombstone] = batchesIn(logs.log());
+  expect(tombstone!.hasDeleteHorizon).toBe(true);
+  expect(decodeRecords(tombstone!)[0]!.timestamp).toBe(logs.clock.now() - 1_000);
+  logs.clock.advance(dayMs + 1);
+  // Something new must be dirty, or there is no reason for a round.
+  await append(logs, [{ key: 'kept', value: 'w' }]);
+  await compactAll(logs);
+  expect(recordsIn(logs.log()).map(({ key }) => String(key))).toEqual(['kept']);
+});
+
+test('segments that have become small are joined by the next round, and nothing is left lying about', async () => {
+  const logs = open();
+  for (let i = 0; i < 200; i++) await append(logs, [{ key: keys[i % 5]!, value: `v${i}` }]);
+  await compactAll(logs);
+  const before = logs.log().segmentCount;
+  await append(logs, [{ key: 'a', value: 'last' }]);
+  await compactAll(logs);
+  expect(before).toBeGreaterThan(8);
+  expect(logs.log().segmentCount).toBeLessThan(5);
+  expect(logs.happened('compacted')).toHaveLength(2);
+  expect(logs.fs.list('/data/orders-0').filter((name) => /cleaned|swap|deleted/.test(name))).toEqual([]);
+});
+
+test('what is active, undecided or not agreed on is left alone', async () => {
+  const logs = open();
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: 'same', value: `v${i}` }]);
+  logs.log().advanceHighWatermark(20);
+  await compactAll(logs);
+  const offsets = recordsIn(logs.log()).map(({ offset }) => offset);
+  expect(offsets.filter((offset) => offset >= 20)).toEqual(Array.from({ length: 20 }, (_, i) => 20 + i));
+});
+
+test('records younger than min.compaction.lag.ms stay', async () => {
+  const logs = open({ minCompactionLagMs: dayMs });
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: 'same', value: `v${i}` }]);
+  await compactAll(logs);
+  expect(recordsIn(logs.log())).toHaveLength(40);
+  logs.clock.advance(dayMs);
+  await compactAll(logs);
+  expect(recordsIn(logs.log()).map(({ offset }) => offset)).toEqual([39]);
+});
+
+test('a log is due by its share of dirty bytes, or when something dirty is old', async () => {
+  const logs = open({ minCleanableDirtyRatio: 0.9, maxCompactionLagMs: dayMs });
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: `k${i}`, value: `v${i}` }]);
+  await compactAll(logs);
+  expect(logs.happened('compacted')).toHaveLength(1);
+  await append(logs, [{ key: 'k1', value: 'new' }]);
+  await compactAll(logs);
+  expect(logs.happened('compacted')).toHaveLength(1);
+  logs.clock.advance(dayMs + 1);
+  await compactAll(logs);
+  expect(logs.happened('compacted')).toHaveLength(2);
+});
+
+test('more keys than the memory takes are compacted in several rounds', async () => {
+  const logs = open({}, { mapBytesMax: 24 * 40 });
+  for (let i = 0; i < 200; i++) await append(logs, [{ key: `k${i % 100}`, value: `v${i}` }]);
+  const before = state(logs.log());
+  for (let round = 0; round < 12; round++) {
+    await compactAll(logs);
+    expect(state(logs.log())).toEqual(before);
+  }
+  const olds = recordsIn(logs.log()).filter(({ offset }) => offset < 100);
+  expect(olds.length).toBeLessThan(100);
+});
+
+test('the last batch of a producer stays for the sequence in it, though its record goes', async () => {
+  const logs = open();
+  const batch = encodeBatch(
+    [{ key: Buffer.from('k'), value: Buffer.from('v'), timestamp: logs.clock.now() }],
+    {
+      producerId: 5,
+      producerEpoch: 0,
+      baseSequence: 7,
+    },
+  );
+  logs.log().appendAsLeader(RecordBatch.split([batch]), 0);
+  for (let i = 0; i < 20; i++) await append(logs, [{ key: 'k', value: `v${i}` }]);
+  await compactAll(logs);
+  const [first] = batchesIn(logs.log());
+  expect(first).toMatchObject({ producerId: 5, baseSequence: 7, recordCount: 0, baseOffset: 0 });
+  const again = openMemoryLogs({ fs: logs.fs.afterKill(), config: compacted });
+  expect(again.log().describeProducers()).toMatchObject([{ producerId: 5, lastSequence: 7 }]);
+});
+
+test('records of an aborted transaction go, its marker after delete.retention.ms', async () => {
+  const logs = open();
+  const options = { producerId: 5, producerEpoch: 0, isTransactional: true };
+  const record = { key: Buffer.from('k'), value: Buffer.from('aborted'), timestamp: logs.clock.now() };
+  const marker = {
+    key: Buffer.from([0, 0, 0, 0]),
+    value: Buffer.from([0, 0, 0, 0, 0, 0]),
+    timestamp: logs.clock.now(),
+  };
+  await append(logs, [{ key: 'k', value: 'good' }]);
+  for (const batch of [
+    encodeBatch([record], { ...options, baseSequence: 0 }),
+    encodeBatch([marker], { ...options, isControl: true }),
+  ])
+    logs.log().appendAsLeader(RecordBatch.split([batch]), 0, 'coordinator');
+  await append(logs, [{ key: 'other', value: 'x' }]);
+  await compactAll(logs);
+  expect(state(logs.log())).toEqual({ k: 'good', other: 'x' });
+  const marked = batchesIn(logs.log()).filter(({ isControl }) => isControl);
+  expect(marked).toHaveLength(1);
+  expect(marked[0]!.hasDeleteHorizon).toBe(true);
+});
+
+test('rot that is met on the way stops the log from being written, and keeps what is there', async () => {
+  const logs = open();
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: 'same', value: `v${i}` }]);
+  logs.log().roll();
+  const file = logs.fs.open('/data/orders-0/00000000000000000000.log', 'write');
+  file.writeNow([Buffer.from('rot')], 100);
+  await compactAll(logs);
+  expect(logs.log().offlineReason).toMatch(/compaction found .*CRC/);
+  expect(logs.fs.list('/data/orders-0').filter((name) => name.endsWith('.cleaned'))).toEqual([]);
+});
+
+test('compact and delete together: what is old goes, of the rest the last of each key stays', async () => {
+  const logs = open({ isDeleted: true, retentionMs: 3 * dayMs });
+  for (let i = 0; i < 30; i++) await append(logs, [{ key: `old${i % 3}`, value: `v${i}` }]);
+  await compactAll(logs);
+  logs.clock.advance(2 * dayMs);
+  for (let i = 0; i < 30; i++) await append(logs, [{ key: `new${i % 3}`, value: `v${i}` }]);
+  await compactAll(logs);
+  logs.clock.advance(2 * dayMs);
+  const pass = logs.logs.retain();
+  await logs.settle();
+  await pass;
+  expect(Object.keys(state(logs.log()))).toEqual(['new0', 'new1', 'new2']);
+});
+
+test('a round that begins anew after a crash at any operation keeps the table', async () => {
+  const logs = open();
+  for (let i = 0; i < 60; i++) await append(logs, [{ key: keys[i % 5]!, value: `v${i}` }]);
+  const before = state(logs.log());
+  logs.log().roll();
+  await logs.settle();
+  const crashed: ReturnType<typeof logs.fs.afterKill>[] = [];
+  logs.fs.beforeOperation = () => void crashed.push(logs.fs.afterKill());
+  await compactAll(logs);
+  logs.fs.beforeOperation = null;
+  expect(crashed.length).toBeGreaterThan(30);
+  for (const fs of crashed) {
+    const again = openMemoryLogs({ fs, config: compacted });
+    expect(state(again.log())).toEqual(before);
+    expect(again.log().logEndOffset).toBe(60);
+    await compactAll(again);
+    expect(state(again.log())).toEqual(before);
+  }
+});
