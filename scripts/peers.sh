@@ -9,8 +9,8 @@
 #   peers.sh tool CLASS [ARG]...             runs a class of Kafka's, e.g. org.apache.kafka.tools.DumpLogSegments
 #   peers.sh jars                            prints the directory of Kafka's jars
 #
-# A machine with apt needs nothing else. PEERs are kcat and kafka. Kafka goes into .peers/ beside the package.json
-# of the repository, or where ROOKERY_PEERS says: several checkouts can share one.
+# A machine with apt needs nothing else. PEERs are git (some tests ask what is tracked), kcat and kafka. Kafka goes
+# into .peers/ beside the package.json of the repository, or where ROOKERY_PEERS says: checkouts can share one.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -65,6 +65,8 @@ install_java() {
   fail "apt knows no Java of $java_min or later"
 }
 
+install_git() { have git || apt_install git; }
+
 install_kcat() { have kcat || apt_install kcat; }
 
 install_kafka() {
@@ -91,6 +93,7 @@ install_kafka() {
 
 missing() {
   case $1 in
+  git) have git || echo "git is not installed" ;;
   kcat) have kcat || echo "kcat is not installed" ;;
   kafka)
     if [ ! -d "$jars" ]; then
@@ -104,7 +107,7 @@ missing() {
 }
 
 install() {
-  [ $# -gt 0 ] || set -- kcat kafka
+  [ $# -gt 0 ] || set -- git kcat kafka
   local peer left
   for peer; do
     left=$(missing "$peer")
