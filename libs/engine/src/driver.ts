@@ -77,6 +77,8 @@ export interface DriverConnection {
   describe(): string;
   /** Lanes of the topic, as soon as somebody knows. @throws RookeryError RK2003, RK1004, or the signal's reason */
   lanes(topic: string, signal: AbortSignal): Promise<number>;
+  /** Lanes of the topic as they are known now, which may become more; 0 when nobody has said. */
+  lanesNow(topic: string): number;
   /** The lane of a key; without a key, a lane that suits the driver. */
   place(topic: string, key: Uint8Array | null, lanes: number): number;
   /** Hands a record over; the receipt is told once. Calls of one turn travel together. */

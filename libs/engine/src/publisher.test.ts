@@ -23,6 +23,10 @@ class Side {
     });
   }
 
+  lanesNow(): number {
+    return this.#lanes;
+  }
+
   arrive(lanes: number): void {
     this.#lanes = lanes;
     for (const told of this.#arrive.splice(0)) told(lanes);
@@ -173,6 +177,20 @@ test('closing waits for what is on its way, and fails what does not arrive in ti
   const outcome = expect(lost).rejects.toMatchObject({ code: 'RK1004' });
   await late.close(10);
   await outcome;
+});
+
+test('keys go by the lanes that there are now, and stay where they were while nobody knows', async () => {
+  const publisher = publisherOf();
+  const keyed = topic<number>('keyed', { key: () => '\x07' });
+  const publish = (n: number): void => void publisher.publish(keyed, n, {}).catch(() => {});
+  side.arrive(2);
+  publish(0);
+  await expect.poll(() => side.produced.length).toBe(1);
+  side.arrive(4);
+  publish(1);
+  side.arrive(0);
+  publish(2);
+  expect(side.produced.map(({ partition }) => partition)).toEqual([1, 3, 3]);
 });
 
 test('a topic of which the broker knows nothing any more is looked up again', async () => {

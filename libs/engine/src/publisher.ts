@@ -213,6 +213,8 @@ class Route {
 
   #send(message: Message): void {
     const { options, record } = message;
+    // A topic may get more lanes at any time; one that is just being looked up keeps those it had.
+    this.#lanes = this.#connection.lanesNow(this.name) || this.#lanes;
     const partition = options.partition ?? this.#connection.place(this.name, record!.key, this.#lanes);
     if (!Number.isInteger(partition) || partition < 0 || partition >= this.#lanes)
       return message.failed(

@@ -104,6 +104,10 @@ class KafkaConnection implements DriverConnection {
     }
   }
 
+  lanesNow(topic: string): number {
+    return this.#client.view.topic(topic)?.partitions.length ?? 0;
+  }
+
   place(topic: string, key: Uint8Array | null, lanes: number): number {
     return this.#producer.place(topic, key, lanes);
   }
