@@ -134,10 +134,12 @@ async function open(
   const replicas = new ReplicaManager({
     logs,
     nodeId: config.nodeId,
+    clock,
     events,
     logConfig,
     minInSyncReplicas: ({ configs }) => Number(config.topicValue('min.insync.replicas', configs)),
   });
+  opened.push(() => replicas.close());
   view.onChange((image) => replicas.apply(image));
   const topics = topicsOf(config, store, view, clock, events);
   const hasPartition = (topic: string, partition: number): boolean =>

@@ -1,3 +1,4 @@
+import type { Clock } from '../clock.ts';
 import type { ClusterImage, TopicImage } from '../cluster/cluster-image.ts';
 import type { EventBus } from '../events.ts';
 import type { LogConfig } from '../log-config.ts';
@@ -7,15 +8,20 @@ import { Partition, type PartitionRole } from './partition.ts';
 export interface ReplicaManagerOptions {
   readonly logs: LogManager;
   readonly nodeId: number;
+  readonly clock: Clock;
   readonly events: EventBus;
   readonly logConfig: (topic: TopicImage) => LogConfig;
   readonly minInSyncReplicas: (topic: TopicImage) => number;
 }
 
+/** Partitions made in one turn of the loop: each waits for the disk a few times. */
+const madeAtOnce = 4;
+
 /**
  * The partitions that this broker hosts, as the cluster image has them: it makes, leads and drops them when
- * the image changes. Internal topics have many partitions of which few are ever used, so theirs are made when
- * they are first asked for.
+ * the image changes. A topic of thousands of partitions gets them over many turns, so that nobody else waits for
+ * it; one that is asked for meanwhile is made at once. Internal topics have many partitions of which few are ever
+ * used, so theirs are made only when they are asked for.
  */
 export class ReplicaManager {
   readonly #options: ReplicaManagerOptions;
@@ -23,28 +29,57 @@ export class ReplicaManager {
   readonly #partitions = new Map<string, Map<number, Partition>>();
   /** Topics as they were last brought in line, all their partitions included. */
   readonly #applied = new Map<string, TopicImage>();
+  #isMaking = false;
+  #isClosed = false;
+  /** Partitions that are still to be made, the next one last. */
+  readonly #unmade: { readonly topicId: string; readonly index: number }[] = [];
 
   constructor(options: ReplicaManagerOptions) {
     this.#options = options;
   }
 
-  /** Brings the hosted partitions in line with the image. */
+  /** Brings the hosted partitions in line with the image; of the first image all are there when it returns. */
   apply(image: ClusterImage): void {
+    const isFirst = this.#image === null;
     this.#image = image;
     for (const [topicId, partitions] of this.#partitions) {
       if (image.topicById(topicId) === undefined) this.#drop(topicId, partitions);
     }
     for (const topic of image.topics()) if (this.#applied.get(topic.id) !== topic) this.#applyTopic(topic);
+    this.#makeSome(isFirst ? Infinity : madeAtOnce);
+  }
+
+  #makeSome(count: number): void {
+    for (let made = 0; made < count && this.#unmade.length > 0;) {
+      const { topicId, index } = this.#unmade.pop()!;
+      const topic = this.#image!.topicById(topicId);
+      if (topic === undefined || this.#partitions.get(topicId)?.has(index)) continue;
+      this.#tryHost(topic, index);
+      made++;
+    }
+    if (this.#unmade.length > 0 && !this.#isMaking) {
+      this.#isMaking = true;
+      this.#options.clock.nextTurn(() => {
+        this.#isMaking = false;
+        if (!this.#isClosed) this.#makeSome(madeAtOnce);
+      });
+    }
+  }
+
+  /** Makes no more partitions: the logs are about to close. */
+  close(): void {
+    this.#isClosed = true;
   }
 
   #applyTopic(topic: TopicImage): void {
     const { logConfig, minInSyncReplicas } = this.#options;
-    for (let index = 0; index < topic.partitions.length; index++) {
+    for (let index = topic.partitions.length - 1; index >= 0; index--) {
       const hosted = this.#partitions.get(topic.id)?.get(index);
       if (hosted !== undefined) {
         hosted.become(this.#role(topic, index));
         hosted.configure(logConfig(topic), minInSyncReplicas(topic));
-      } else if (!topic.isInternal || this.#isOnDisk(topic, index)) this.#tryHost(topic, index);
+      } else if (!topic.isInternal || this.#isOnDisk(topic, index))
+        this.#unmade.push({ topicId: topic.id, index });
     }
     this.#applied.set(topic.id, topic);
   }
