@@ -167,6 +167,7 @@ export class LogManager {
   /** Everything to disk, the checkpoints, and last of all the marker. */
   async close(): Promise<void> {
     this.#cleaner?.stop();
+    this.#deletion.stop();
     this.#flusher.stop();
     const logs = [...this.#logs.values()];
     const whole = await Promise.all(logs.map((log) => log.close()));

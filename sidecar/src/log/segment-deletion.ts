@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts';
+import type { Clock, Timer } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import type { Segment } from './segment.ts';
@@ -11,6 +11,8 @@ export const deletedSuffix = '.deleted';
  */
 export class SegmentDeletion {
   readonly #deps: { readonly fs: FileSystem; readonly clock: Clock; readonly events: EventBus };
+
+  readonly #waiting = new Set<Timer>();
 
   constructor(deps: { readonly fs: FileSystem; readonly clock: Clock; readonly events: EventBus }) {
     this.#deps = deps;
@@ -31,7 +33,18 @@ export class SegmentDeletion {
         aside.push(path + deletedSuffix);
       }
     }
-    clock.after(delayMs, () => void this.#removeAll(aside));
+    if (aside.length === 0) return;
+    const timer = clock.after(delayMs, () => {
+      this.#waiting.delete(timer);
+      void this.#removeAll(aside);
+    });
+    this.#waiting.add(timer);
+  }
+
+  /** What waits is left to the next start, which removes what has this name. */
+  stop(): void {
+    for (const timer of this.#waiting) timer.cancel();
+    this.#waiting.clear();
   }
 
   /** One after another, on the pool: freeing a large file takes the file system a while. */
