@@ -41,7 +41,7 @@ export interface BrokerOptions {
   readonly clock: Clock;
   readonly events: EventBus;
   /** Where logs are compacted; on the loop where nothing is said. */
-  readonly compact?: (plan: CompactionPlan) => Promise<CompactionResult>;
+  readonly compact?: (plan: CompactionPlan, signal: AbortSignal) => Promise<CompactionResult>;
 }
 
 export interface Broker {

@@ -9,8 +9,8 @@ export interface CleanerOptions {
   readonly clock: Clock;
   readonly events: EventBus;
   readonly logs: () => Iterable<PartitionLog>;
-  /** Runs a plan where it does not hold up appends. */
-  readonly compact: (plan: CompactionPlan) => Promise<CompactionResult>;
+  /** Runs a plan where it does not hold up appends; when the signal aborts, it writes nothing more. */
+  readonly compact: (plan: CompactionPlan, signal: AbortSignal) => Promise<CompactionResult>;
   /** How far each log was compacted. */
   readonly compactedTo: Map<string, number>;
   /** Puts that on disk. */
@@ -25,8 +25,8 @@ export interface CleanerOptions {
 export class Cleaner {
   readonly #options: CleanerOptions;
   readonly #timer: Timer;
-  #isCleaning = false;
-  #isStopped = false;
+  readonly #stopping = new AbortController();
+  #cleaning: Promise<void> | null = null;
 
   constructor(options: CleanerOptions) {
     this.#options = options;
@@ -34,22 +34,26 @@ export class Cleaner {
   }
 
   /** Compacts until no log is due. */
-  async clean(): Promise<void> {
-    if (this.#isCleaning) return;
-    this.#isCleaning = true;
+  clean(): Promise<void> {
+    this.#cleaning ??= this.#pass().finally(() => (this.#cleaning = null));
+    return this.#cleaning;
+  }
+
+  /** Gives up what is under way; when it resolves, nothing of it touches a file any more. */
+  async stop(): Promise<void> {
+    this.#timer.cancel();
+    this.#stopping.abort();
+    await this.#cleaning;
+  }
+
+  async #pass(): Promise<void> {
     const failed = new Set<PartitionLog>();
     for (let next = this.#dirtiest(failed); next !== null; next = this.#dirtiest(failed))
       if (!(await this.#compact(next.log, next.choice))) failed.add(next.log);
-    this.#isCleaning = false;
-  }
-
-  stop(): void {
-    this.#isStopped = true;
-    this.#timer.cancel();
   }
 
   #dirtiest(except: ReadonlySet<PartitionLog>): { log: PartitionLog; choice: CompactionChoice } | null {
-    if (this.#isStopped) return null;
+    if (this.#stopping.signal.aborted) return null;
     const { logs, compactedTo } = this.#options;
     let best: { log: PartitionLog; choice: CompactionChoice } | null = null;
     for (const log of logs()) {
@@ -66,7 +70,7 @@ export class Cleaner {
     const { compact, compactedTo, checkpoint, events, mapBytesMax, clock } = this.#options;
     const startedMs = clock.monotonic();
     try {
-      const result = await compact(log.compactionPlan(choice, mapBytesMax));
+      const result = await compact(log.compactionPlan(choice, mapBytesMax), this.#stopping.signal);
       if (!(await log.swap(result))) return false;
       compactedTo.set(log.name, result.endOffset);
       await checkpoint();
@@ -75,6 +79,7 @@ export class Cleaner {
       events.emit('compacted', { partition: log.name, bytesBefore, bytesAfter, endOffset, milliseconds });
       return true;
     } catch (error) {
+      if (this.#stopping.signal.aborted) return false;
       if (error instanceof WireError) log.condemn(`compaction found ${error.message}`);
       else events.emit('backgroundFailed', { task: `compacting ${log.name}`, error });
       return false;

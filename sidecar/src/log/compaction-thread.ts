@@ -8,9 +8,9 @@ export type CompactionAnswer =
 
 /**
  * Runs a compaction on a thread of its own: it decodes every record, which would hold up the loop. The thread
- * lives as long as the plan takes.
+ * lives as long as the plan takes, or until the signal ends it.
  */
-export function compactOnThread(plan: CompactionPlan): Promise<CompactionResult> {
+export function compactOnThread(plan: CompactionPlan, signal: AbortSignal): Promise<CompactionResult> {
   // The same file name beside this one, source or built.
   const script = new URL(import.meta.url.replace(/compaction-thread(\.\w+)$/, 'compaction-worker$1'));
   return new Promise((resolve, reject) => {
@@ -19,7 +19,12 @@ export function compactOnThread(plan: CompactionPlan): Promise<CompactionResult>
       if ('result' in answer) resolve(answer.result);
       else reject(answer.isRot ? new WireError('RK9102', answer.error.message) : answer.error);
     });
+    const end = (): void => void worker.terminate();
+    signal.addEventListener('abort', end, { once: true });
     worker.once('error', reject);
-    worker.once('exit', (code) => reject(new Error(`the compaction thread ended with code ${code}`)));
+    worker.once('exit', (code) => {
+      signal.removeEventListener('abort', end);
+      reject(new Error(`the compaction thread ended with code ${code}`));
+    });
   });
 }

@@ -28,7 +28,7 @@ export interface LogManagerOptions {
     readonly backoffMs: number;
     readonly mapBytesMax: number;
     /** Where plans are carried out; on the loop where nothing is said. */
-    readonly compact?: (plan: CompactionPlan) => Promise<CompactionResult>;
+    readonly compact?: (plan: CompactionPlan, signal: AbortSignal) => Promise<CompactionResult>;
   };
   /** Bytes that may be written and not synced; 256 MiB unless a test wants fewer. */
   readonly unsyncedBytesMax?: number;
@@ -166,7 +166,7 @@ export class LogManager {
 
   /** Everything to disk, the checkpoints, and last of all the marker. */
   async close(): Promise<void> {
-    this.#cleaner?.stop();
+    await this.#cleaner?.stop();
     this.#deletion.stop();
     this.#flusher.stop();
     const logs = [...this.#logs.values()];
