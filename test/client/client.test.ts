@@ -190,6 +190,24 @@ describe.each(kinds)('against %s', (kind) => {
     expect(next.values).toEqual(['7', '8', '9']);
   });
 
+  test('a position past the end of its leader epoch: reading goes back to where the logs part', async () => {
+    const client = open();
+    const topic = await topicOf(client);
+    const group = fresh('group');
+    await publish(client.producer(), topic, numbers(0, 3));
+    const reader = new Reader(client, { group, topics: [topic], sessionTimeoutMs });
+    await reader.until(() => reader.read.length === 3);
+    // As if a leader had given it two more, which went with that leader.
+    await reader.consumer.commit(reader.partitions[0]!, 5);
+    await reader.consumer.close();
+    const next = new Reader(open(), { group, topics: [topic] });
+    await eventually(() => next.errors.length > 0);
+    expect(next.errors.map(({ message }) => message).join()).toMatch(/lost what was read from offset 3 to 5/);
+    await publish(client.producer(), topic, numbers(3, 6));
+    await next.until(() => next.read.length === 3);
+    expect(next.values).toEqual(numbers(3, 6));
+  });
+
   test.runIf(kind === 'Apache Kafka')(
     'a position that the log of its leader epoch never reached: reading goes back to where the logs part',
     async () => {

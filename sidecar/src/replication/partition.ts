@@ -1,6 +1,6 @@
 import type { ErrorName, RecordBatch } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
-import type { Appended, LogRead, PartitionLog } from '../log/partition-log.ts';
+import { OffsetOutOfRange, type Appended, type LogRead, type PartitionLog } from '../log/partition-log.ts';
 import { CommitQueue, type Committed } from './commit-queue.ts';
 import { advanceWatermark } from './watermark.ts';
 
@@ -132,6 +132,20 @@ export class Partition {
     this.checkLeader(options.currentLeaderEpoch);
     const limit = options.isolation === 'committed' ? this.lastStableOffset : this.#highWatermark;
     return this.log.read(offset, maxBytes, limit, atLeastOne);
+  }
+
+  /**
+   * Where the log of a reader parts from this one; null when it does not, as far as the reader says.
+   *
+   * @param offset where the reader wants to go on
+   * @param lastFetchedEpoch the epoch of the last batch that it has, −1 when it does not say
+   * @throws OffsetOutOfRange before the log's start, and for an epoch of which nothing is known
+   */
+  divergence(offset: number, lastFetchedEpoch: number): { epoch: number; endOffset: number } | null {
+    if (lastFetchedEpoch === -1) return null;
+    const { leaderEpoch: epoch, endOffset } = this.log.endOffsetForEpoch(lastFetchedEpoch);
+    if (endOffset === -1 || offset < this.log.logStartOffset) throw new OffsetOutOfRange(offset, this.log);
+    return epoch < lastFetchedEpoch || endOffset < offset ? { epoch, endOffset } : null;
   }
 
   /** @param currentLeaderEpoch what the client believes the epoch to be, −1 when it does not say */

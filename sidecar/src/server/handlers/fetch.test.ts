@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { RecordBatch } from '@rookery/wire';
+import { errorName, RecordBatch } from '@rookery/wire';
 import { batchOf, openMemoryLogs, type MemoryLogs } from '../../log/memory-logs.ts';
 import { Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
@@ -9,13 +9,23 @@ import { fetchHandler } from './fetch.ts';
 
 afterEach(() => vi.restoreAllMocks());
 
-type Wanted = Readonly<Record<string, { readonly offset?: number; readonly maxBytes?: number }>>;
+interface WantedPartition {
+  readonly offset?: number;
+  readonly lastFetchedEpoch?: number;
+  readonly maxBytes?: number;
+}
+type Wanted = Readonly<Record<string, WantedPartition>>;
 interface Options {
   readonly minBytes?: number;
   readonly maxBytes?: number;
   readonly maxWaitMs?: number;
 }
-type Told = Map<string, { errorCode: number; bytes: Buffer }>;
+interface ToldPartition {
+  readonly errorCode: number;
+  readonly divergingEpoch: { readonly epoch: number; readonly endOffset: number } | undefined;
+  readonly bytes: Buffer;
+}
+type Told = Map<string, ToldPartition>;
 
 /** Partitions on a disk in memory, and a Fetch handler in front of them. */
 class Served {
@@ -53,10 +63,17 @@ class Served {
     const replicas = { find: (topic: string) => this.#partitions.get(topic) ?? null };
     const { clock } = this.logs;
     const handler = fetchHandler({ replicas: replicas as unknown as ReplicaManager, clock, bytesMax: 1e9 });
-    const topics = Object.entries(wanted).map(([topic, { offset = 0, maxBytes: own = 1_000_000 }]) => ({
-      topic,
-      partitions: [{ partition: 0, currentLeaderEpoch: -1, fetchOffset: offset, partitionMaxBytes: own }],
-    }));
+    const topics = Object.entries(wanted).map(
+      ([
+        topic,
+        { offset: fetchOffset = 0, lastFetchedEpoch = -1, maxBytes: partitionMaxBytes = 1_000_000 },
+      ]) => ({
+        topic,
+        partitions: [
+          { partition: 0, currentLeaderEpoch: -1, fetchOffset, lastFetchedEpoch, partitionMaxBytes },
+        ],
+      }),
+    );
     const request = { sessionId: 0, isolationLevel: 0, minBytes, maxBytes, maxWaitMs, topics };
     const call = {
       version: 11,
@@ -81,12 +98,16 @@ class Served {
 
 function toldIn(body: unknown): Told {
   const { responses } = body as {
-    responses: { topic: string; partitions: { errorCode: number; records: FileRegion[] }[] }[];
+    responses: { topic: string; partitions: (Omit<ToldPartition, 'bytes'> & { records: FileRegion[] })[] }[];
   };
   const told: Told = new Map();
   for (const { topic, partitions } of responses) {
-    const { errorCode, records } = partitions[0]!;
-    told.set(topic, { errorCode, bytes: Buffer.concat(records.map((region) => region.readNow())) });
+    const { errorCode, divergingEpoch, records } = partitions[0]!;
+    told.set(topic, {
+      errorCode,
+      divergingEpoch,
+      bytes: Buffer.concat(records.map((region) => region.readNow())),
+    });
     for (const region of records) region.release();
   }
   return told;
@@ -222,4 +243,53 @@ test('a file that cannot be read is the trouble of its partition alone', async (
     [56, false],
     [0, true],
   ]);
+});
+
+describe('a reader that says which epoch it has read last', () => {
+  /** Offsets 0 to 2 in epoch 0, 3 to 4 in epoch 2. */
+  async function twoEpochs(): Promise<Served> {
+    const served = new Served();
+    for (let i = 0; i < 3; i++) served.append('t', `${i}`);
+    served.partition('t').become({ isLeader: true, leader: 1, leaderEpoch: 2, inSyncReplicas: 1 });
+    for (let i = 3; i < 5; i++) served.append('t', `${i}`);
+    await served.logs.settle();
+    return served;
+  }
+  const outcome = async (served: Served, offset: number, lastFetchedEpoch: number) => {
+    const { errorCode, divergingEpoch, bytes } = (
+      await served.fetch({ t: { offset, lastFetchedEpoch } }).told
+    ).get('t')!;
+    if (errorCode !== 0) return errorName(errorCode);
+    return divergingEpoch ?? RecordBatch.header(bytes).baseOffset;
+  };
+
+  test('goes on where its log is a prefix of this one', async () => {
+    const served = await twoEpochs();
+    expect(await outcome(served, 2, 0)).toBe(2);
+    expect(await outcome(served, 3, 0)).toBe(3);
+    expect(await outcome(served, 4, 2)).toBe(4);
+    expect(await outcome(served, 4, -1)).toBe(4);
+  });
+
+  test('is told where the two part, at once and without records', async () => {
+    const served = await twoEpochs();
+    expect(await outcome(served, 4, 0)).toEqual({ epoch: 0, endOffset: 3 });
+    // Nothing was written here in epoch 1, which it has read in.
+    expect(await outcome(served, 3, 1)).toEqual({ epoch: 0, endOffset: 3 });
+    expect(await outcome(served, 9, 2)).toEqual({ epoch: 2, endOffset: 5 });
+  });
+
+  test('is out of range before the log’s start, and with an epoch that nobody has heard of', async () => {
+    const served = await twoEpochs();
+    expect(await outcome(served, 4, 7)).toBe('OFFSET_OUT_OF_RANGE');
+    await served.partition('t').log.deleteBefore(3);
+    expect(await outcome(served, 2, 0)).toBe('OFFSET_OUT_OF_RANGE');
+  });
+
+  test('is told once while another partition has nothing: the request does not wait', async () => {
+    const served = await twoEpochs();
+    served.partition('quiet');
+    const told = await served.fetch({ quiet: {}, t: { offset: 9, lastFetchedEpoch: 2 } }).told;
+    expect(told.get('t')!.divergingEpoch).toEqual({ epoch: 2, endOffset: 5 });
+  });
 });

@@ -15,6 +15,8 @@ import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 //     the end may be cut in the middle of a batch.
 //   · Nothing at or past the high watermark is read; read_committed stops at the last stable offset and is told
 //     which transactions below it were aborted.
+//   · A reader that says which epoch it has read last, and has read what this log does not hold, is told where
+//     the two part (divergingEpoch) and gets no records.
 // Version notes
 //   v7 sessions are declined: session id 0 in the answer makes every client send full requests; an id that is
 //   not 0 is FETCH_SESSION_ID_NOT_FOUND. v13 names topics by id.
@@ -96,7 +98,7 @@ class Fetching {
    * Reads what there is. A partition that had nothing, and has not moved, is not looked at again: a request may
    * name hundreds of which one moves.
    *
-   * @returns whether the answer may leave: with enough bytes, with an error, or because nothing was asked for
+   * @returns whether the answer may leave: with enough bytes, with an error, with a reader that must go back, or because nothing was asked for
    */
   read(): boolean {
     let bytes = 0;
@@ -105,7 +107,7 @@ class Fetching {
       for (const slot of this.slots) {
         if (slot.isDue || slot.sizeInBytes > 0) this.#read(slot, bytes);
         bytes += slot.sizeInBytes;
-        hasError ||= slot.answer!.errorCode !== 0;
+        hasError ||= slot.answer!.errorCode !== 0 || slot.answer!.divergingEpoch !== undefined;
       }
     } catch (error) {
       this.letGo();
@@ -170,6 +172,21 @@ function readPartition(
   try {
     // Taken once, before the read: a watermark that moves meanwhile must not promise what was not read.
     const { highWatermark, lastStableOffset } = partition;
+    partition.checkLeader(asked.currentLeaderEpoch);
+    const divergingEpoch = partition.divergence(asked.fetchOffset, asked.lastFetchedEpoch);
+    if (divergingEpoch !== null) {
+      const answer: PartitionAnswer = {
+        partitionIndex: asked.partition,
+        errorCode: 0,
+        highWatermark,
+        lastStableOffset,
+        logStartOffset: log.logStartOffset,
+        divergingEpoch,
+        abortedTransactions: null,
+        records: [],
+      };
+      return { answer, sizeInBytes: 0 };
+    }
     const { spans, sizeInBytes } = partition.read({
       offset: asked.fetchOffset,
       maxBytes,
