@@ -11,6 +11,7 @@ import { parentOf } from '@rookery/sidecar/rooms/vfs/file-system';
 import type { PowerCut } from '@rookery/sidecar/rooms/vfs/power-cut';
 
 export const dataDirectory = '/data';
+const topicId = 'AAAAAAAAAAAAAAAAAAAAAA';
 
 /**
  * A machine with the disk in memory, and on it a broker's logs as the broker runs them: a data directory, its
@@ -44,6 +45,7 @@ export class Machine {
     const tails = new TailCache(1024 * 1024);
     const cleaner = { isEnabled: true, backoffMs: 1e12, mapBytesMax: 1e6 };
     this.logs = LogManager.open({ fs: disk, directory, clock, events, space, tails, configOf, cleaner });
+    for (const log of this.logs.all()) followHighWatermark(log);
   }
 
   get syncsUnderWay(): number {
@@ -52,6 +54,13 @@ export class Machine {
 
   log(topic: string): PartitionLog | undefined {
     return this.logs.get(topic, 0);
+  }
+
+  /** Makes a topic of one partition, led by us. */
+  create(topic: string): PartitionLog {
+    const log = this.logs.create(topic, 0, topicId);
+    followHighWatermark(log);
+    return log;
   }
 
   /** Lets one sync end, and what waited for it go on. */
@@ -86,6 +95,13 @@ export class Machine {
 }
 
 const bootId = '/proc/sys/kernel/random/boot_id';
+
+/** A partition of one replica: what is durable is what all have. */
+function followHighWatermark(log: PartitionLog): void {
+  const follow = (): void => log.advanceHighWatermark(log.durableEndOffset);
+  log.onDurable = follow;
+  follow();
+}
 
 /** The kernel's name for the time since the power came. */
 function nameBoot(disk: MemoryFileSystem): void {

@@ -1,5 +1,4 @@
 import { Config } from '@rookery/sidecar/rooms/config';
-import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { MemoryFileSystem } from '@rookery/sidecar/rooms/vfs/memory';
@@ -203,10 +202,9 @@ export class Workload {
 
   #create(history: History): void {
     history.existence = 'unsure';
-    const log = this.machine.logs.create(history.topic, 0, 'AAAAAAAAAAAAAAAAAAAAAA');
+    const log = this.machine.create(history.topic);
     history.existence = 'there';
     log.assignLeaderEpoch(history.leaderEpoch, 0);
-    followHighWatermark(log);
   }
 
   #boot(disk: MemoryFileSystem): void {
@@ -227,7 +225,6 @@ export class Workload {
       const log = this.machine.log(history.topic);
       if (log === undefined) continue;
       history.recovered(log);
-      followHighWatermark(log);
       // Whoever leads says so at every start.
       log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
     }
@@ -244,11 +241,4 @@ export class Workload {
       if (log !== undefined) history.listen(log);
     }
   }
-}
-
-/** A partition of one replica: what is durable is what all have. */
-function followHighWatermark(log: PartitionLog): void {
-  const follow = (): void => log.advanceHighWatermark(log.durableEndOffset);
-  log.onDurable = follow;
-  follow();
 }

@@ -10,7 +10,6 @@ import { decodeRecords, encodeBatch, RecordBatch, type NewRecord } from '@rooker
 import { dataDirectory, Machine } from '../crash/machine.ts';
 
 const bornAt = 1_700_000_000_000;
-const topicId = 'AAAAAAAAAAAAAAAAAAAAAA';
 
 /**
  * A machine that is told what to do, a command a line, and says what is to be seen. The commands:
@@ -19,7 +18,7 @@ const topicId = 'AAAAAAAAAAAAAAAAAAAAAA';
  *   append NAME KEY=VALUE...           one batch of these records; KEY alone is a tombstone, *N makes a value N bytes long
  *   turn · sync · settle               ends the turn; lets one sync end; lets everything come to rest
  *   pass MS                            time goes by
- *   roll NAME · retain · checkpoint    upkeep that otherwise comes with time
+ *   roll NAME · retain · compact · checkpoint    upkeep that otherwise comes with time
  *   delete-records NAME OFFSET         moves the log's start
  *   truncate NAME OFFSET               moves its end back
  *   stop · kill · cut-power            the broker is gone, in order, at once, or with all that was not synced
@@ -52,7 +51,7 @@ export class Scenario {
   readonly #commands: Record<string, (...args: string[]) => string[] | Promise<string[]>> = {
     topic: (name, ...settings) => {
       this.#configs.set(name!, configOf(settings));
-      this.#machine.logs.create(name!, 0, topicId).assignLeaderEpoch(0, 0);
+      this.#machine.create(name!).assignLeaderEpoch(0, 0);
       return [];
     },
     append: (name, ...records) => {
@@ -76,11 +75,11 @@ export class Scenario {
       return quietly(await this.#machine.settle());
     },
     roll: (name) => quietly(this.#log(name!).roll()),
-    checkpoint: async () => {
-      const done = this.#machine.logs.checkpoint();
-      await this.#machine.settle();
-      return quietly(await done);
-    },
+    retain: () => this.#upkeep((machine) => machine.logs.retain()),
+    compact: () => this.#upkeep((machine) => machine.logs.compact()),
+    checkpoint: () => this.#upkeep((machine) => machine.logs.checkpoint()),
+    'delete-records': (name, offset) => this.#upkeep(() => this.#log(name!).deleteBefore(Number(offset))),
+    truncate: (name, offset) => this.#upkeep(() => this.#log(name!).truncateTo(Number(offset))),
     stop: async () => this.#end(await this.#machine.stop()),
     kill: () => this.#end(this.#machine.kill()),
     'cut-power': () => this.#end(this.#machine.losePower(loseUnsynced)),
@@ -120,6 +119,18 @@ export class Scenario {
   get #machine(): Machine {
     if (this.#running === null) throw new Error('nothing runs: boot first');
     return this.#running;
+  }
+
+  /** Does what takes syncs and turns, and lets them end. */
+  async #upkeep(act: (machine: Machine) => Promise<unknown>): Promise<string[]> {
+    let said: string[] | null = null;
+    act(this.#machine).then(
+      () => (said = []),
+      (error: Error) => (said = [`refused: ${error.message}`]),
+    );
+    do await this.#machine.settle();
+    while (said === null);
+    return said;
   }
 
   #log(name: string): PartitionLog {
