@@ -56,6 +56,8 @@ export async function start(flags: StartFlags): Promise<void> {
   } finally {
     await log.flush();
   }
+  // Everything is on disk and said. A timer of a request that nobody waits for any more is no reason to stay.
+  process.exit(0);
 }
 
 function configOf(flags: StartFlags): Config {
