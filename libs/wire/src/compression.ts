@@ -12,15 +12,21 @@ import { compressXerial, decompressSnappy } from './snappy.ts';
 
 const require = createRequire(import.meta.url);
 
-/** @throws WireError RK9012 when the codec fails on bytes that it should take */
-export function compress(codec: CompressionCodec, bytes: Buffer): Buffer {
+/**
+ * @param level of gzip and zstd; their own default where nothing is said
+ * @throws WireError RK9012 when the codec fails on bytes that it should take
+ */
+export function compress(codec: CompressionCodec, bytes: Buffer, level: number | null = null): Buffer {
   switch (codec) {
     case 'none':
       return bytes;
     case 'gzip':
-      return gzipSync(bytes);
+      return gzipSync(bytes, level === null ? {} : { level });
     case 'zstd':
-      return zstdCompressSync(bytes);
+      return zstdCompressSync(
+        bytes,
+        level === null ? {} : { params: { [constants.ZSTD_c_compressionLevel]: level } },
+      );
     case 'snappy':
       return compressXerial(bytes, require);
     case 'lz4':

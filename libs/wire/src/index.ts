@@ -22,7 +22,14 @@ export * from './messages/transactions.ts';
 export { murmur2, partitionFor } from './murmur2.ts';
 export { batchHeaderSize, batchOverhead, RecordBatch } from './record-batch.ts';
 export type { CompressionCodec } from './record-batch.ts';
-export { decodeRecords, decompressedMax, eachRecord, encodeBatch, filterBatch } from './records.ts';
+export {
+  decodeRecords,
+  decompressedMax,
+  eachRecord,
+  encodeBatch,
+  filterBatch,
+  recompressBatch,
+} from './records.ts';
 export type { BatchOptions, LogRecord, NewRecord, RecordHeader } from './records.ts';
 export type {
   AnyField,

@@ -90,6 +90,28 @@ export function filterBatch(
   return filtered;
 }
 
+/**
+ * The same batch with its records in another codec: nothing else changes but what follows from that, which is
+ * attributes, length and CRC.
+ *
+ * @param level of gzip and zstd; their own default where nothing is said
+ * @param outputMax the most bytes that may come out of the old codec
+ * @throws WireError RK9104 and RK9105 from decompression
+ */
+export function recompressBatch(
+  batch: RecordBatch,
+  codec: CompressionCodec,
+  { level = null, outputMax = decompressedMax }: { level?: number | null; outputMax?: number } = {},
+): Buffer {
+  const plain = decompress(batch.codec, joined(batch.recordChunks()), outputMax);
+  const header = batch.chunks[0]!.subarray(0, batchHeaderSize);
+  const recompressed = Buffer.concat([header, compress(codec, plain, level)]);
+  recompressed.writeInt32BE(recompressed.length - batchOverhead, 8);
+  recompressed.writeInt16BE((batch.attributes & ~0x07) | codecNumber(codec), 21);
+  recompressed.writeUInt32BE(crc32c([recompressed.subarray(21)]), 17);
+  return recompressed;
+}
+
 /** Room for a header, and the records behind it. */
 function encodeRecords(
   records: readonly NewRecord[],
