@@ -48,7 +48,7 @@ const inMemoryMax = 128 * 1024;
 const readOnLoopMax = 64 * 1024;
 /** How much goes through `socket.write` when the socket is full, so that its callback tells when it is not. */
 const fullSocketBytes = 64 * 1024;
-/** How much is brought into the page cache at once. */
+/** How much is looked for in the page cache, or brought there, at once. */
 const warmBytes = 1024 * 1024;
 /** A reader's next buffer is filled while so much of the last ones is on its way. */
 const copiedAheadMax = 256 * 1024;
@@ -79,7 +79,7 @@ export class Outbox {
   #head = 0;
   /** Bytes of that one, a region, that have left. */
   #headSent = 0;
-  /** Up to here the pool has just brought it into the page cache, so it is not probed again. */
+  /** Up to here it was just found in the page cache, or brought there, so it is not probed again. */
   #headWarm = 0;
   /** Before it in `#spans`, no region has its bytes in memory. */
   #outOfMemory = 0;
@@ -227,7 +227,7 @@ export class Outbox {
     if (pages === null) return this.#copy(region, left);
     if (this.#write()) return true;
     if (this.#socket.writableLength > 0) return false;
-    if (!this.#isWarm(region, pages, Math.min(left, pieceBytes))) {
+    if (!this.#isWarm(region, pages)) {
       this.#warm(region, pages);
       return false;
     }
@@ -241,8 +241,14 @@ export class Outbox {
     return this.#deps.sendfile && descriptorOf(this.#socket) >= 0 ? file.pageCache : null;
   }
 
-  #isWarm(region: FileRegion, pages: PageCache, size: number): boolean {
-    return this.#headSent + size <= this.#headWarm || pages.isWarm(region.position + this.#headSent, size);
+  /** Whether the next piece is in the page cache; some pieces are probed at once. */
+  #isWarm(region: FileRegion, pages: PageCache): boolean {
+    const left = region.byteLength - this.#headSent;
+    if (this.#headSent + Math.min(left, pieceBytes) <= this.#headWarm) return true;
+    const size = Math.min(left, warmBytes);
+    if (!pages.isWarm(region.position + this.#headSent, size)) return false;
+    this.#headWarm = this.#headSent + size;
+    return true;
   }
 
   #warm(region: FileRegion, pages: PageCache): void {
@@ -286,7 +292,7 @@ export class Outbox {
   #copy(region: FileRegion, left: number): boolean {
     if (this.#socket.writableLength > copiedAheadMax) return this.#write();
     const { pageCache } = region.file;
-    if (left <= readOnLoopMax && (pageCache === null || this.#isWarm(region, pageCache, left))) {
+    if (left <= readOnLoopMax && (pageCache === null || this.#isWarm(region, pageCache))) {
       this.#readOnLoop(region, left);
       return true;
     }

@@ -52,7 +52,7 @@ const { O_RDONLY, O_RDWR, O_CREAT } = fs.constants;
 const flags = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT };
 
 /** How far apart a range is probed. The kernel reads ahead, and drops what it read, in runs of this order. */
-const probeStride = 128 * 1024;
+const probeStride = 256 * 1024;
 /** Where warming reads to: one for all, since nobody ever looks at what is in it. */
 const nowhere = Buffer.allocUnsafeSlow(256 * 1024);
 
