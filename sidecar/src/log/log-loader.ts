@@ -83,6 +83,8 @@ class Loading {
       bases.findLastIndex((base) => base <= checkpointed.logStartOffset),
     );
     this.#outlived = segments.slice(0, first);
+    // The first one's name is durable before another takes its place as the first.
+    if (first > 0) fs.syncDirectoryNow(directory);
     this.#segments = new SegmentList(segments.slice(first));
     if (this.#isNew) this.#segments.active.restartIndexes(0);
   }

@@ -380,14 +380,15 @@ export class PartitionLog {
     this.#logStartOffset = Math.max(this.#logStartOffset, offset);
     // Also when the start has not moved now: the time before, the disk may have refused to keep it.
     await this.#deps.checkpoints.starts();
-    // Much may have happened meanwhile, so what goes is counted only now.
     if (this.#isClosed) return;
     // Not before the start is on disk: after a crash the log might begin where it did, without its epochs.
     this.#epochs.advanceStart(this.#logStartOffset);
-    const segments = this.#segments.all();
-    let count = 0;
-    while (count + 1 < segments.length && segments[count + 1]!.baseOffset <= this.#logStartOffset) count++;
-    if (count === 0) return;
+    if (this.#outlivedCount === 0) return;
+    // The name of the segment that becomes the first must be durable before that of the first one goes.
+    await this.#deps.fs.syncDirectory(this.directory);
+    // Much may have happened meanwhile, so what goes is counted only now.
+    const count = this.#outlivedCount;
+    if (this.#isClosed || count === 0) return;
     const dropped = this.#segments.drop(count);
     this.#durability.forget(dropped);
     this.#deps.deletion.delete(dropped, this.#config.fileDeleteDelayMs);
@@ -398,6 +399,14 @@ export class PartitionLog {
       reason,
       logStartOffset: this.#logStartOffset,
     });
+  }
+
+  /** How many segments are wholly before the log's start. */
+  get #outlivedCount(): number {
+    const segments = this.#segments.all();
+    let count = 0;
+    while (count + 1 < segments.length && segments[count + 1]!.baseOffset <= this.#logStartOffset) count++;
+    return count;
   }
 
   /**

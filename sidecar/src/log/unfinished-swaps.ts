@@ -37,7 +37,10 @@ export function finishSwaps(
     else if (name.endsWith(deletedSuffix)) remove(name, 'it was being deleted');
     else if (!name.endsWith(logSwap)) remove(name, 'an index of a swap is made again');
   }
-  for (const name of leftovers.filter((each) => each.endsWith(logSwap))) {
+  const swaps = leftovers.filter((each) => each.endsWith(logSwap));
+  // The kill may have come before the swap's name was durable; nothing that it replaces may go before that.
+  if (swaps.length > 0) fs.syncDirectoryNow(directory);
+  for (const name of swaps) {
     const base = Number(name.slice(0, -logSwap.length));
     const swapped = new Segment(fs, directory, base, swapSuffix);
     const { nextOffset } = scan(swapped, 0, base, indexIntervalBytes);
