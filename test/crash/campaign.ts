@@ -112,9 +112,8 @@ export class Campaign {
     const key = `${print} ${state.promises.map(wordOf).join(' ')}`;
     if (this.#judged.has(key)) return;
     this.#judged.add(key);
-    const before = state.disk.afterKill();
     const operations = await this.#recover(state, random);
-    if (random.below(3) === 0) await this.#crashInside({ ...state, disk: before }, operations, random);
+    if (random.below(3) === 0) await this.#crashInside(state, operations, random);
   }
 
   /** @returns how many operations the recovery took */
@@ -127,10 +126,11 @@ export class Campaign {
       try {
         return new Machine(disk, configOf, new ManualClock());
       } catch (error) {
-        throw new BrokenPromise(`${state.how}${how}`, disk, [String(error)]);
+        throw new BrokenPromise(`${state.how}${how}`, state.disk, [String(error)]);
       }
     };
-    const machine = boot(state.disk, '');
+    // On a copy, so that what the crash left can be told when its recovery fails.
+    const machine = boot(state.disk.afterKill(), '');
     const operations = machine.disk.operations.length;
     fail('', brokenClaims(machine, state.promises));
     const again = boot(machine.kill(), ', recovered again');
@@ -152,12 +152,13 @@ export class Campaign {
     const chance = (): number => random.next();
     const isKill = random.below(2) === 0;
     let second: MemoryFileSystem | null = null;
-    state.disk.beforeOperation = () => {
-      if (state.disk.operations.length !== at) return;
-      second = isKill ? state.disk.afterKill() : state.disk.afterPowerCut(loseSome(chance));
+    const disk = state.disk.afterKill();
+    disk.beforeOperation = () => {
+      if (disk.operations.length !== at) return;
+      second = isKill ? disk.afterKill() : disk.afterPowerCut(loseSome(chance));
     };
-    new Machine(state.disk, configOf, new ManualClock());
-    state.disk.beforeOperation = null;
+    new Machine(disk, configOf, new ManualClock());
+    disk.beforeOperation = null;
     if (second === null) return;
     const print = (second as MemoryFileSystem).fingerprint(dataDirectory, digest);
     if (!this.#seen.has(print)) {
@@ -224,7 +225,9 @@ async function goOn(machine: Machine, promises: readonly Promised[]): Promise<Pr
   const appended = promises.map((promised): Promised => {
     const log = machine.log(promised.topic);
     if (log === undefined) return promised;
-    const bytes = encodeBatch([{ value: Buffer.from('after'), timestamp: machine.clock.now() }]);
+    const bytes = encodeBatch([
+      { key: Buffer.from('k'), value: Buffer.from('after'), timestamp: machine.clock.now() },
+    ]);
     const [batch] = RecordBatch.split([bytes]) as [RecordBatch];
     const epoch = Math.max(0, log.latestEpoch);
     log.assignLeaderEpoch(epoch, log.logEndOffset);

@@ -2,7 +2,7 @@ import { assert } from '@rookery/sidecar/rooms/invariant';
 import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import { readFile } from '@rookery/sidecar/rooms/vfs/file-system';
 import { FileRegion } from '@rookery/sidecar/rooms/vfs/file-region';
-import { decodeRecords, RecordBatch, type ByteSpan } from '@rookery/wire';
+import { decodeRecords, RecordBatch, type ByteSpan, type LogRecord } from '@rookery/wire';
 import type { KnownBatch, Promised } from './history.ts';
 import type { Machine } from './machine.ts';
 
@@ -67,6 +67,35 @@ function* filesHoldWholeBatches(log: PartitionLog, promised: Promised, machine: 
   if (missing.size > 0) yield `its files lack the batches at ${[...missing].join(', ')}`;
 }
 
+/** Each key has its last record, unless that deletes it; every record is one that was sent, and they are in order. */
+function* keysHaveTheirLast(log: PartitionLog, promised: Promised): Generator<string> {
+  const sent = new Map<number, LogRecord>();
+  const last = new Map<string, LogRecord>();
+  for (const batch of batchesOf(log, promised)) {
+    for (const record of decodeRecords(RecordBatch.split([batch.bytes])[0]!)) {
+      sent.set(record.offset, record);
+      if (record.offset >= log.logStartOffset) last.set(String(record.key), record);
+    }
+  }
+  let nextOffset = log.logStartOffset;
+  while (nextOffset < log.logEndOffset) {
+    const batches = RecordBatch.split(log.read(nextOffset, 1, Infinity, true).spans.map(bytesOf));
+    if (batches.length === 0) break;
+    for (const batch of batches) {
+      for (const { offset, key, value } of decodeRecords(batch)) {
+        const own = sent.get(offset);
+        if (String(own?.key) !== String(key) || String(own?.value) !== String(value))
+          yield `offset ${offset} holds what nobody sent`;
+        if (last.get(String(key))?.offset === offset) last.delete(String(key));
+      }
+      if (batch.lastOffset < nextOffset) return yield `after ${nextOffset} comes ${batch.lastOffset} again`;
+      nextOffset = batch.nextOffset;
+    }
+  }
+  for (const [key, { offset, value }] of last)
+    if (value !== null) yield `${key} has lost its last record, at ${offset}`;
+}
+
 /** Every batch is found by any of its offsets. */
 function* offsetsAreFound(log: PartitionLog, promised: Promised): Generator<string> {
   for (const { baseOffset, lastOffset, bytes } of batchesOf(log, promised)) {
@@ -100,14 +129,14 @@ function* producersAreTheBatches(log: PartitionLog, promised: Promised): Generat
   }
 }
 
-const claims: readonly Claim[] = [
+const claimsOfAll: readonly Claim[] = [
   isOnline,
   holdsWhatWasPromised,
-  filesHoldWholeBatches,
-  offsetsAreFound,
   epochsAreTheBatches,
   producersAreTheBatches,
 ];
+const claimsOfWhole: readonly Claim[] = [...claimsOfAll, filesHoldWholeBatches, offsetsAreFound];
+const claimsOfCompacted: readonly Claim[] = [...claimsOfAll, keysHaveTheirLast];
 
 /** What is wrong with the recovered logs, in words; nothing when every promise is kept. */
 export function brokenClaims(machine: Machine, promises: readonly Promised[]): string[] {
@@ -120,6 +149,7 @@ export function brokenClaims(machine: Machine, promises: readonly Promised[]): s
     } else if (promised.existence === 'gone') {
       say('it is there, and nobody made it');
     } else {
+      const claims = promised.isCompacted ? claimsOfCompacted : claimsOfWhole;
       for (const claim of claims) for (const what of claim(log, promised, machine)) say(what);
     }
   }
@@ -131,7 +161,7 @@ export async function brokenTimeLookups(machine: Machine, promises: readonly Pro
   const broken: string[] = [];
   for (const promised of promises) {
     const log = machine.log(promised.topic);
-    if (log === undefined || log.offlineReason !== null) continue;
+    if (log === undefined || log.offlineReason !== null || promised.isCompacted) continue;
     const records = batchesOf(log, promised)
       .flatMap(({ bytes }) => decodeRecords(RecordBatch.split([bytes])[0]!))
       .filter(({ offset }) => offset >= log.logStartOffset);

@@ -19,6 +19,8 @@ export interface Promised {
   /** Everything that was ever appended, in order; a crash may take batches from its end, never below `end`. */
   readonly batches: readonly KnownBatch[];
   readonly existence: Existence;
+  /** Records may go whose key has a later one. */
+  readonly isCompacted: boolean;
   /** Everything below it was acknowledged. */
   readonly end: number;
   /** What was deleted before it stays deleted; what stands at or after `startMax` was never deleted. */
@@ -92,8 +94,10 @@ export class History {
 
   promised(kind: CrashKind): Promised {
     const { topic, existence } = this;
+    const { isCompacted } = this.#config;
     const end = kind === 'kill' ? this.#killEnd : this.#powerCutEnd;
-    return { topic, existence, batches: this.#batches, end, start: this.#start, startMax: this.#startMax };
+    const [start, startMax] = [this.#start, this.#startMax];
+    return { topic, existence, isCompacted, batches: this.#batches, end, start, startMax };
   }
 
   /** The power is gone: what was only promised for a kill is not promised any more. */

@@ -25,6 +25,15 @@ const topics: Readonly<Record<string, LogConfig>> = {
   synced: { ...small, flushMode: 'sync' },
   periodic: { ...small, flushMode: 'interval', flushMs: 200, flushMessages: 9, retentionBytes: 9_000 },
   cached: { ...small, flushMode: 'os', timestampType: 'LogAppendTime', segmentMs: 2_000, retentionMs: 5_000 },
+  keyed: {
+    ...small,
+    flushMode: 'sync',
+    segmentBytes: 2_500,
+    isCompacted: true,
+    isDeleted: false,
+    minCleanableDirtyRatio: 0.01,
+    deleteRetentionMs: 1_000,
+  },
   fleeting: { ...small, flushMode: 'sync' },
 };
 
@@ -51,6 +60,7 @@ const steps = [
   ['checkpoint', 3],
   ['retain', 3],
   ['deleteRecords', 2],
+  ['compact', 4],
   ['restart', 1],
   ['kill', 2],
   ['losePower', 1],
@@ -137,6 +147,10 @@ export class Workload {
     void this.machine.logs.retain();
   }
 
+  compact(): void {
+    void this.machine.logs.compact();
+  }
+
   /** Somebody deletes records; they are only told of it when that is safe. */
   deleteRecords(): void {
     const history = this.#random.pick(this.histories);
@@ -189,15 +203,18 @@ export class Workload {
     const now = this.machine.clock.now();
     const records: NewRecord[] = Array.from({ length: 1 + this.#random.below(4) }, () => ({
       key: Buffer.from(`key-${this.#random.below(9)}`),
-      value: Buffer.alloc(
-        this.#random.below(this.#random.below(5) === 0 ? 1_200 : 90),
-        this.#random.below(256),
-      ),
+      value: this.#random.below(8) === 0 ? null : this.#value(),
       timestamp: now - this.#random.below(500),
     }));
     const baseSequence = producerId < 0 ? -1 : history.nextSequence(producerId);
     const producerEpoch = producerId < 0 ? -1 : 0;
     return RecordBatch.split([encodeBatch(records, { producerId, producerEpoch, baseSequence })])[0]!;
+  }
+
+  /** Most are small; some are larger than a sector, so that they can be torn. */
+  #value(): Buffer {
+    const size = this.#random.below(this.#random.below(5) === 0 ? 1_200 : 90);
+    return Buffer.alloc(size, this.#random.below(256));
   }
 
   #create(history: History): void {
