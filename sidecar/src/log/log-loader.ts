@@ -25,6 +25,8 @@ export interface LoaderDeps {
 export interface Checkpointed {
   readonly logStartOffset: number;
   readonly recoveryPoint: number;
+  /** Segments up to here may have holes between them: compaction made them. */
+  readonly compactedTo: number;
   /** The last stop was orderly. */
   readonly isMarked: boolean;
   /** The machine has not restarted since: what was written is there, synced or not. */
@@ -172,15 +174,16 @@ class Loading {
   }
 
   #scanFromRecoveryPoint(): Found {
-    const { recoveryPoint } = this.#checkpointed;
+    const { recoveryPoint, logStartOffset } = this.#checkpointed;
     let index = this.#firstToScan;
     let { position, expected } = this.#restart(this.#segments.at(index)!);
     for (; ; index++) {
       const segment = this.#segments.at(index)!;
       const scanned = scan(segment, position, expected, this.#deps.config.indexIntervalBytes);
       const next = this.#segments.at(index + 1);
-      const gapAt = next !== undefined && next.baseOffset !== scanned.nextOffset ? next.baseOffset : null;
-      const isShort = next === undefined && scanned.nextOffset < recoveryPoint;
+      const gapAt = next !== undefined && this.#isGap(scanned.nextOffset, next) ? next.baseOffset : null;
+      // Where everything was deleted, the log ends where it starts, whatever its last batch was.
+      const isShort = next === undefined && Math.max(scanned.nextOffset, logStartOffset) < recoveryPoint;
       const damage = scanned.damage ?? (isShort ? 'the log ends before its recovery point' : null);
       if (damage !== null || gapAt !== null || next === undefined)
         return { index, ...scanned, damage, gapAt };
@@ -189,6 +192,11 @@ class Loading {
       position = 0;
       expected = next.baseOffset;
     }
+  }
+
+  #isGap(nextOffset: number, next: Segment): boolean {
+    const isHole = next.baseOffset > nextOffset && next.baseOffset <= this.#checkpointed.compactedTo;
+    return next.baseOffset !== nextOffset && !isHole;
   }
 
   /**

@@ -98,6 +98,7 @@ export class LogManager {
     return this.#open(topic, partition, topicId, {
       logStartOffset: 0,
       recoveryPoint: 0,
+      compactedTo: 0,
       isMarked: true,
       isSameBoot: true,
       distrustedFrom: null,
@@ -224,6 +225,7 @@ export class LogManager {
       this.#open(topic, Number(partition), topicId, {
         logStartOffset: startOffsets.get(name) ?? 0,
         recoveryPoint: recoveryPoints.get(name) ?? 0,
+        compactedTo: this.#compactedTo.get(name) ?? 0,
         isMarked,
         isSameBoot: directory.isSameBoot,
         distrustedFrom: directory.distrustedFrom(name),

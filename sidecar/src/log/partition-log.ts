@@ -456,6 +456,9 @@ export class PartitionLog {
     const { fs, deletion } = this.#deps;
     const cleanedOf = ({ baseOffset }: Replacement): Segment =>
       new Segment(fs, this.directory, baseOffset, cleanedSuffix);
+    // Compacted segments have holes between them. Recovery takes a hole for the end of the log, so it must not
+    // begin before them: what is compacted is below the recovery point, and that must be on disk first.
+    await this.#deps.checkpoints.recoveryPoints();
     for (const [i, { baseOffset, replaces }] of replacements.entries()) {
       const cleaned = cleanedOf(replacements[i]!);
       const giveUp = (): boolean => {
@@ -497,12 +500,21 @@ export class PartitionLog {
     const segment = this.#segments.at(index)!;
     const batch = segment.find(offset, segment.sizeInBytes);
     const position = batch?.position ?? segment.sizeInBytes;
-    const end = { offset: batch?.baseOffset ?? offset, segment, position };
+    // Not into a hole, and not before the start, which may be in the middle of a batch.
+    const cutAt = Math.max(Math.min(batch?.baseOffset ?? offset, offset), this.#logStartOffset);
+    const end = { offset: cutAt, segment, position };
     this.#durability.cut(end);
     this.#logEndOffset = end.offset;
     this.#highWatermark = Math.min(this.#highWatermark, end.offset);
     await this.#deps.checkpoints.recoveryPoints();
     this.#cutFiles(end);
+    try {
+      // Batches that came back with the next power cut would be taken for those of the epoch that follows.
+      await segment.log.sync();
+      await this.#deps.fs.syncDirectory(this.directory);
+    } catch (error) {
+      this.#fail(`a sync failed: ${(error as Error).message}`);
+    }
     this.#epochs.truncateTo(end.offset);
   }
 
