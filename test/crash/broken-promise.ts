@@ -12,6 +12,7 @@ export class BrokenPromise extends Error {
 
 /** The files of a disk, one a line. */
 function listing(disk: MemoryFileSystem, directory: string): string {
+  if (!disk.exists(directory)) return '  nothing';
   const lines = disk.list(directory).map((name) => {
     const path = `${directory}/${name}`;
     return disk.isDirectory(path) ? listing(disk, path) : `  ${path} ${disk.size(path)}`;

@@ -83,6 +83,13 @@ export class History {
     this.#start = Math.max(this.#start, offset);
   }
 
+  /** The log was cut at its end. */
+  truncated(logEndOffset: number): void {
+    this.#batches = this.#batches.filter(({ lastOffset }) => lastOffset < logEndOffset);
+    this.#killEnd = Math.min(this.#killEnd, logEndOffset);
+    this.#powerCutEnd = Math.min(this.#powerCutEnd, logEndOffset);
+  }
+
   /** Notes what the log says now. */
   listen(log: PartitionLog): void {
     const { durableEndOffset, recoveryPoint, logStartOffset } = log;
