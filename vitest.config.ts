@@ -40,7 +40,7 @@ export default defineConfig({
       project('sidecar', ['sidecar/src/**/*.test.ts'], 30_000),
       project('apps', ['apps/*/src/**/*.test.ts'], 60_000),
       project('crash', ['test/crash/**/*.test.ts', 'test/{scenarios,fixtures}/*.test.ts'], 240_000),
-      project('whole', ['test/*.test.ts', 'test/{interop,client}/**/*.test.ts'], 120_000),
+      project('whole', ['test/*.test.ts', 'test/{interop,client,bench}/**/*.test.ts'], 120_000),
     ],
   },
 });

@@ -9,6 +9,7 @@
 #   peers.sh tool CLASS [ARG]...             runs a class of Kafka's, e.g. org.apache.kafka.tools.DumpLogSegments
 #   peers.sh jars                            prints the directory of Kafka's jars
 #
+# KAFKA_HEAP_OPTS and KAFKA_JVM_PERFORMANCE_OPTS are read as Kafka's own scripts read them.
 # A machine with apt needs nothing else. PEERs are git (some tests ask what is tracked), kcat and kafka. Kafka goes
 # into .peers/ beside the package.json of the repository, or where ROOKERY_PEERS says: checkouts can share one.
 set -euo pipefail
@@ -20,6 +21,8 @@ jars=$peers/kafka-$kafka_version
 # Kafka's brokers run on nothing older.
 java_min=17
 start_seconds=60
+# Tests want it up soon. Who measures wants it fast: Kafka's own variables override this.
+jvm_options=-XX:TieredStopAtLevel=1
 
 fail() {
   echo "peers.sh: $*" >&2
@@ -159,7 +162,9 @@ start() {
     java -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.tools.StorageTool format -t "$cluster" \
       -c "$dir/server.properties" >"$dir/format.log" 2>&1 </dev/null || fail "format failed: $(tail -n 5 "$dir/format.log")"
   fi
-  java -Xms256M -Xmx512M -XX:+UseG1GC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true \
+  # Each of the two is several words.
+  # shellcheck disable=SC2086
+  java ${KAFKA_HEAP_OPTS:--Xms256M -Xmx512M} ${KAFKA_JVM_PERFORMANCE_OPTS:--XX:+UseG1GC $jvm_options} -Djava.awt.headless=true \
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" kafka.Kafka "$dir/server.properties" \
     >>"$dir/out.log" 2>&1 </dev/null &
   pid=$!
@@ -203,11 +208,12 @@ start) start "$@" ;;
 stop) stop "$@" ;;
 tool)
   [ $# -gt 0 ] || fail "tool needs a class"
-  exec java -Xmx512M -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"
+  # shellcheck disable=SC2086
+  exec java ${KAFKA_HEAP_OPTS:--Xmx512M} ${KAFKA_JVM_PERFORMANCE_OPTS:-$jvm_options} -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"
   ;;
 jars) echo "$jars" ;;
 *)
-  sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
   ;;
 esac

@@ -113,7 +113,7 @@ describe('documents and code name each other truly', () => {
       [...text.matchAll(/npm (?:run )?(test|(?<=run )[\w:]+)/g)].map(([, script]) => script!);
     for (const path of tracked(...documents))
       for (const script of named(read(path))) expect(Object.keys(scripts), path).toContain(script);
-    const lifecycle = ['prepare', 'clean', 'bench'];
+    const lifecycle = ['prepare', 'clean'];
     const missing = Object.keys(scripts).filter((script) => !lifecycle.includes(script));
     expect(missing.filter((script) => !named(read('docs/hacking.md')).includes(script))).toEqual([]);
   });

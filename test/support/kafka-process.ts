@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -11,6 +11,8 @@ export interface KafkaOptions {
   readonly dir?: string;
   /** Broker settings by their names. */
   readonly settings?: Readonly<Record<string, string | number | boolean>>;
+  /** For what `scripts/peers.sh` reads: the options of Kafka's JVM. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** A real Apache Kafka: one node, on a free port. */
@@ -19,6 +21,7 @@ export interface KafkaProcess {
   readonly address: string;
   /** Where its partitions lie: `<topic>-<partition>/`. */
   readonly dataDir: string;
+  readonly pid: number;
   stop(): Promise<void>;
 }
 
@@ -35,7 +38,11 @@ process.on('exit', () => {
 });
 
 /** @throws Error with the end of Kafka's log, when it does not start */
-export async function startKafka({ dir, settings = {} }: KafkaOptions = {}): Promise<KafkaProcess> {
+export async function startKafka({
+  dir,
+  settings = {},
+  environment = {},
+}: KafkaOptions = {}): Promise<KafkaProcess> {
   const home = dir ?? (await mkdtemp(join(tmpdir(), 'rookery-kafka-')));
   const removeOwned = async (): Promise<void> => {
     if (dir === undefined) await rm(home, { recursive: true, force: true });
@@ -47,11 +54,13 @@ export async function startKafka({ dir, settings = {} }: KafkaOptions = {}): Pro
     const port = await freePortPair();
     const start = await finished(peersScript, ['start', String(port), home, ...properties], {
       withinMs: 120_000,
+      environment,
     });
     if (start.code === 0) {
       return {
         address: `127.0.0.1:${port}`,
         dataDir: join(home, 'data'),
+        pid: Number(await readFile(join(home, 'pid'), 'utf8')),
         async stop() {
           await output(peersScript, ['stop', home], { withinMs: 120_000 });
           running.delete(home);
