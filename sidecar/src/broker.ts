@@ -18,6 +18,7 @@ import { DiskSpace } from './log/disk-space.ts';
 import { LogManager } from './log/log-manager.ts';
 import type { LogConfig } from './log-config.ts';
 import type { PartitionLog } from './log/partition-log.ts';
+import { prepare as prepareOnLoop, type Prepare } from './log/preparation.ts';
 import { TailCache } from './log/tail-cache.ts';
 import { LoopStall } from './loop-stall.ts';
 import { Metrics } from './metrics.ts';
@@ -42,6 +43,8 @@ export interface BrokerOptions {
   readonly events: EventBus;
   /** Where logs are compacted; on the loop where nothing is said. */
   readonly compact?: (plan: CompactionPlan, signal: AbortSignal) => Promise<CompactionResult>;
+  /** Where records are looked into and compressed anew; on the loop where nothing is said. */
+  readonly prepare?: Prepare;
 }
 
 export interface Broker {
@@ -86,7 +89,7 @@ export async function openBroker(options: BrokerOptions): Promise<Broker> {
 }
 
 async function open(
-  { config, dataDir, fs, clock, events, compact }: BrokerOptions,
+  { config, dataDir, fs, clock, events, compact, prepare }: BrokerOptions,
   opened: (() => void | Promise<void>)[],
   close: () => Promise<void>,
 ): Promise<Broker> {
@@ -138,6 +141,8 @@ async function open(
     events,
     logConfig,
     minInSyncReplicas: ({ configs }) => Number(config.topicValue('min.insync.replicas', configs)),
+    now: () => clock.now(),
+    prepare: prepare ?? (async (batch, demand) => prepareOnLoop(batch, demand)),
   });
   opened.push(() => replicas.close());
   view.onChange((image) => replicas.apply(image));

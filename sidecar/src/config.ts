@@ -155,6 +155,7 @@ export class Config {
     const long = (name: string): number => longOf(value(name));
     const limit = (name: string): number => (long(name) < 0 ? Infinity : long(name));
     const policies = listOf(value('cleanup.policy'));
+    const compressionType = value('compression.type') as LogConfig['compressionType'];
     return {
       // Kafka's public setting refuses less than 1 MiB; its internal one is for tests that need many segments.
       segmentBytes: Number(own['internal.segment.bytes'] ?? value('segment.bytes')),
@@ -176,7 +177,11 @@ export class Config {
       minCleanableDirtyRatio: Number(value('min.cleanable.dirty.ratio')),
       minCompactionLagMs: long('min.compaction.lag.ms'),
       maxCompactionLagMs: long('max.compaction.lag.ms'),
-      compressionType: value('compression.type') as LogConfig['compressionType'],
+      compressionType,
+      compressionLevel:
+        compressionType === 'gzip' || compressionType === 'zstd'
+          ? Number(value(`compression.${compressionType}.level`))
+          : null,
       flushMode: value('flush.mode') as LogConfig['flushMode'],
       flushMs: long('flush.ms'),
       flushMessages: long('flush.messages'),

@@ -26,6 +26,8 @@ export interface LogConfig {
   readonly maxCompactionLagMs: number;
   /** `producer` keeps what producers sent. */
   readonly compressionType: 'producer' | 'uncompressed' | 'gzip' | 'snappy' | 'lz4' | 'zstd';
+  /** Of the codec that `compressionType` names, where it has levels. */
+  readonly compressionLevel: number | null;
   /**
    * What an acknowledgement covers: `sync` a successful fdatasync; `interval` the page cache, synced every
    * `flushMs` or `flushMessages`; `os` the page cache.

@@ -29,6 +29,10 @@ const actedOn: Readonly<Record<string, string>> = {
   'auto.create.topics.enable': 'a topic that a client asks for and that is not there is made',
   'broker.id': 'the older name of node.id, used where that is not given',
   'broker.rack': 'the rack that clients are told',
+  'compression.gzip.level': 'how hard gzip tries where compression.type is gzip',
+  'compression.type':
+    'the codec that batches are stored in; producer keeps them as they came, any other compresses anew what came in another',
+  'compression.zstd.level': 'how hard zstd tries where compression.type is zstd',
   'connections.max.idle.ms': 'a connection on which nothing happens for so long is closed',
   'default.replication.factor':
     'how many replicas a topic gets that is made without a number; one broker can keep one',
@@ -135,7 +139,10 @@ flush.mode string - sync/interval/os
 /** The broker setting that each topic setting falls back to. */
 export const topicFallbacks: Readonly<Record<string, string>> = {
   'cleanup.policy': 'log.cleanup.policy',
+  'compression.gzip.level': 'compression.gzip.level',
+  'compression.lz4.level': 'compression.lz4.level',
   'compression.type': 'compression.type',
+  'compression.zstd.level': 'compression.zstd.level',
   'delete.retention.ms': 'log.cleaner.delete.retention.ms',
   'file.delete.delay.ms': 'log.segment.delete.delay.ms',
   'flush.messages': 'log.flush.interval.messages',

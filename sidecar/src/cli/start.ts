@@ -1,4 +1,4 @@
-import { constants, homedir } from 'node:os';
+import { availableParallelism, constants, homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { openBroker, type Broker } from '../broker.ts';
 import { systemClock } from '../clock.ts';
@@ -8,6 +8,7 @@ import { EventLog } from '../event-log.ts';
 import { EventBus } from '../events.ts';
 import { formatAddress } from '../listener-address.ts';
 import { compactOnThread } from '../log/compaction-thread.ts';
+import { PreparationThreads } from '../log/preparation-thread.ts';
 import { readFile } from '../vfs/file-system.ts';
 import { nodeFileSystem, temporaryDirectory } from '../vfs/node.ts';
 
@@ -39,6 +40,7 @@ export async function start(flags: StartFlags): Promise<void> {
   for (const warning of config.warnings) log.warn(warning);
   const stopping = untilSignal();
   const dataDir = dataDirectory(config, flags);
+  const preparation = new PreparationThreads(systemClock, preparationThreadsMax());
   try {
     const broker = await openBroker({
       config,
@@ -47,6 +49,7 @@ export async function start(flags: StartFlags): Promise<void> {
       clock: systemClock,
       events,
       compact: compactOnThread,
+      prepare: preparation.prepare,
     });
     // Told to stop while it was starting: nobody waits for it to be ready any more.
     if (!stopping.isAsked) announce(broker, dataDir);
@@ -54,11 +57,15 @@ export async function start(flags: StartFlags): Promise<void> {
     await broker.close();
     log.info('stopped');
   } finally {
+    preparation.close();
     await log.flush();
   }
   // Everything is on disk and said. A timer of a request that nobody waits for any more is no reason to stay.
   process.exit(0);
 }
+
+/** The loop keeps a core for itself where there is more than one. */
+const preparationThreadsMax = (): number => Math.max(1, Math.min(4, availableParallelism() - 1));
 
 function configOf(flags: StartFlags): Config {
   const { listen, admin, dataDir, insecure } = flags;

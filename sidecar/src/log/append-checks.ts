@@ -1,17 +1,18 @@
-import { batchHeaderSize, eachRecord, type ErrorName, type RecordBatch } from '@rookery/wire';
+import { batchHeaderSize, WireError, type ErrorName, type RecordBatch } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
+
+/** A record that is to blame, by its index in the batch. */
+export interface RecordError {
+  readonly index: number;
+  readonly message: string;
+}
 
 /** The log does not take the batch, by the name of Kafka's error. */
 export class AppendRefused extends Error {
   readonly error: ErrorName;
-  /** Records that are to blame, by their index in the batch. */
-  readonly recordErrors: readonly { readonly index: number; readonly message: string }[] | undefined;
+  readonly recordErrors: readonly RecordError[] | undefined;
 
-  constructor(
-    error: ErrorName,
-    detail: string,
-    recordErrors?: readonly { index: number; message: string }[],
-  ) {
+  constructor(error: ErrorName, detail: string, recordErrors?: readonly RecordError[]) {
     super(detail);
     this.name = 'AppendRefused';
     this.error = error;
@@ -23,8 +24,8 @@ export class AppendRefused extends Error {
 export type Origin = 'client' | 'coordinator';
 
 /**
- * Whether a batch may be appended at all. Only the header is looked at, but for compacted topics,
- * whose records must have keys.
+ * Whether a batch may be appended at all, by its header; what a topic asks of the records themselves is
+ * `preparation.ts`.
  *
  * @param now the broker's clock in milliseconds
  * @throws AppendRefused
@@ -53,14 +54,37 @@ export function checkAppend(batch: RecordBatch, config: LogConfig, now: number, 
       `${recordCount} records with a last offset delta of ${lastOffsetDelta}`,
     );
   }
-  if (origin === 'client') {
-    if (batch.isControl) throw new AppendRefused('INVALID_RECORD', 'clients may not write control batches');
-    if (batch.isTransactional) throw new AppendRefused('INVALID_TXN_STATE', 'transactions are not served');
-  }
+  checkNumbers(batch);
+  if (origin === 'client') checkClient(batch);
   checkProducer(batch);
   checkCodec(batch);
   if (config.timestampType === 'CreateTime') checkTimestamps(batch, config, now);
-  if (config.isCompacted) checkKeys(batch);
+}
+
+/** The CRC is right, so a 64-bit number past 2^53 is what the producer meant: to try again would not help it. */
+function checkNumbers(batch: RecordBatch): void {
+  const names = ['baseOffset', 'producerId', 'baseTimestamp', 'maxTimestamp'] as const;
+  for (const name of names) {
+    try {
+      void batch[name];
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      const isTime = name === 'baseTimestamp' || name === 'maxTimestamp';
+      throw new AppendRefused(isTime ? 'INVALID_TIMESTAMP' : 'INVALID_RECORD', `${name}: ${error.message}`);
+    }
+  }
+}
+
+/** What only the broker itself may write. */
+function checkClient(batch: RecordBatch): void {
+  if (batch.isControl) throw new AppendRefused('INVALID_RECORD', 'clients may not write control batches');
+  if (batch.isTransactional) throw new AppendRefused('INVALID_TXN_STATE', 'transactions are not served');
+  if (batch.baseOffset !== 0)
+    throw new AppendRefused('INVALID_RECORD', `a base offset of ${batch.baseOffset}`);
+  if (batch.timestampType !== 'CreateTime')
+    throw new AppendRefused('INVALID_TIMESTAMP', 'only the broker gives batches the time of their append');
+  // With it the base timestamp is the time at which tombstones may go: compaction's to say.
+  if (batch.hasDeleteHorizon) throw new AppendRefused('INVALID_RECORD', 'a batch with a delete horizon');
 }
 
 /** Either no producer, or one with an epoch and a sequence number. */
@@ -85,34 +109,18 @@ function checkCodec(batch: RecordBatch): void {
 }
 
 function checkTimestamps(batch: RecordBatch, config: LogConfig, now: number): void {
-  const { maxTimestamp } = batch;
-  const early = now - maxTimestamp > config.timestampBeforeMaxMs;
-  const late = maxTimestamp - now > config.timestampAfterMaxMs;
-  // −1 means that the producer gave no time; Kafka lets it pass.
-  if (maxTimestamp === -1 || !(early || late)) return;
-  throw new AppendRefused(
-    'INVALID_TIMESTAMP',
-    `timestamp ${maxTimestamp} is too far from the broker's ${now}`,
-  );
+  const { timestampBeforeMaxMs: beforeMaxMs, timestampAfterMaxMs: afterMaxMs } = config;
+  const problem = timestampProblem(batch.maxTimestamp, now, { beforeMaxMs, afterMaxMs });
+  if (problem !== null) throw new AppendRefused('INVALID_TIMESTAMP', problem);
 }
 
-/** As many records as an answer names: a batch can hold millions. */
-const namedMax = 100;
-
-function checkKeys(batch: RecordBatch): void {
-  const unkeyed: { index: number; message: string }[] = [];
-  let index = 0;
-  for (const { key } of eachRecord(batch)) {
-    if (key === null && unkeyed.length < namedMax) {
-      unkeyed.push({ index, message: 'a compacted topic needs a key' });
-    }
-    index++;
-  }
-  if (unkeyed.length > 0) {
-    throw new AppendRefused(
-      'INVALID_RECORD',
-      'one or more records have no key, which a compacted topic needs',
-      unkeyed,
-    );
-  }
+/** Why a topic takes no record of this time; null when it does. */
+export function timestampProblem(
+  timestamp: number,
+  now: number,
+  { beforeMaxMs, afterMaxMs }: { readonly beforeMaxMs: number; readonly afterMaxMs: number },
+): string | null {
+  // −1 means that the producer gave no time; Kafka lets it pass.
+  if (timestamp === -1 || (now - timestamp <= beforeMaxMs && timestamp - now <= afterMaxMs)) return null;
+  return `timestamp ${timestamp} is too far from the broker's ${now}`;
 }

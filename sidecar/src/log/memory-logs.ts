@@ -32,6 +32,7 @@ export const smallLogs: LogConfig = {
   minCompactionLagMs: 0,
   maxCompactionLagMs: Infinity,
   compressionType: 'producer',
+  compressionLevel: null,
   flushMode: 'sync',
   flushMs: Infinity,
   flushMessages: Infinity,

@@ -229,6 +229,10 @@ export class PartitionLog {
     return this.#epochs.endOffset(epoch, this.#logEndOffset);
   }
 
+  get config(): LogConfig {
+    return this.#config;
+  }
+
   updateConfig(config: LogConfig): void {
     this.#config = config;
   }

@@ -1,5 +1,7 @@
 import type { ErrorName, RecordBatch } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
+import { checkAppend } from '../log/append-checks.ts';
+import { demandOf, looksIntoRecords, prepareAtOnce, type Demand, type Prepare } from '../log/preparation.ts';
 import { OffsetOutOfRange, type Appended, type LogRead, type PartitionLog } from '../log/partition-log.ts';
 import { CommitQueue, type Committed } from './commit-queue.ts';
 import { advanceWatermark } from './watermark.ts';
@@ -11,6 +13,13 @@ export interface PartitionRole {
   readonly leaderEpoch: number;
   /** How many replicas are in sync, this one among them. */
   readonly inSyncReplicas: number;
+}
+
+export interface PartitionDeps {
+  /** The broker's clock in milliseconds. */
+  readonly now: () => number;
+  /** Looks into records where that does not hold up the loop. */
+  readonly prepare: Prepare;
 }
 
 /** Whether a reader wants records of undecided transactions. */
@@ -41,11 +50,18 @@ export class Partition {
   readonly #readers = new Set<() => void>();
 
   #minInSyncReplicas: number;
+  readonly #deps: PartitionDeps;
+  /** Batches whose records are being looked into, or that wait behind such a one. */
+  #inPreparation = 0;
+  /** Settles when the last of them is appended or refused. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #isClosed = false;
 
   /** @param minInSyncReplicas how many must be in sync for acks=all (`min.insync.replicas`) */
-  constructor(log: PartitionLog, role: PartitionRole, minInSyncReplicas: number) {
+  constructor(log: PartitionLog, role: PartitionRole, minInSyncReplicas: number, deps: PartitionDeps) {
     this.log = log;
     this.#minInSyncReplicas = minInSyncReplicas;
+    this.#deps = deps;
     this.#role = role;
     this.#highWatermark = log.durableEndOffset;
     if (role.isLeader) this.#lead();
@@ -83,6 +99,62 @@ export class Partition {
   }
 
   /**
+   * Appends a client's batch as the leader: at once where it may stand as it came, later where the topic wants
+   * its records in another codec or looked at. Batches are appended in the order of their arrival, whichever
+   * way each goes, so that a producer's sequence numbers come in turn.
+   *
+   * @param acks as for `appendAsLeader`
+   * @throws what `appendAsLeader` throws, at once or later
+   */
+  appendFromClient(batch: RecordBatch, acks: number): Appended | Promise<Appended> {
+    if (this.#inPreparation > 0) return this.#appendInTurn(batch, acks);
+    if (!looksIntoRecords(this.log.config)) return this.appendAsLeader([batch], acks);
+    const ready = this.#readyAtOnce(batch, acks);
+    return ready === null ? this.#appendInTurn(batch, acks) : this.appendAsLeader([ready], acks);
+  }
+
+  #appendInTurn(batch: RecordBatch, acks: number): Promise<Appended> {
+    this.#inPreparation++;
+    const before = this.#turn;
+    const append = async (): Promise<Appended> => {
+      await before;
+      try {
+        return this.appendAsLeader([await this.#prepared(batch, acks)], acks);
+      } finally {
+        this.#inPreparation--;
+      }
+    };
+    const appended = append();
+    this.#turn = appended.catch(() => {});
+    return appended;
+  }
+
+  async #prepared(batch: RecordBatch, acks: number): Promise<RecordBatch> {
+    for (;;) {
+      const { config } = this.log;
+      const ready = this.#readyAtOnce(batch, acks);
+      if (ready !== null) return ready;
+      const prepared = await this.#deps.prepare(batch, this.#demandOf(batch)!);
+      // The topic may want something else by now.
+      if (config === this.log.config) return prepared;
+    }
+  }
+
+  /** The batch as the topic wants it, when that takes no time to speak of; else null. */
+  #readyAtOnce(batch: RecordBatch, acks: number): RecordBatch | null {
+    // What would be refused in any case is refused before anybody works on it.
+    this.#checkAppend(acks);
+    checkAppend(batch, this.log.config, this.#deps.now(), 'client');
+    const demand = this.#demandOf(batch);
+    return demand === null ? batch : prepareAtOnce(batch, demand);
+  }
+
+  #demandOf(batch: RecordBatch): Demand | null {
+    const { config } = this.log;
+    return looksIntoRecords(config) ? demandOf(batch, config, this.#deps.now()) : null;
+  }
+
+  /**
    * Appends batches as the leader, all or none. They get their offsets and epoch here and now; when they are
    * safe is told by `whenCommitted` (acks=all) or `whenDurable` (acks=1).
    *
@@ -91,14 +163,18 @@ export class Partition {
    *   does not take the batches
    */
   appendAsLeader(batches: readonly RecordBatch[], acks: number): Appended {
-    this.checkLeader(-1);
-    if (acks === -1 && this.#role.inSyncReplicas < this.#minInSyncReplicas) {
-      throw new NotServed(
-        'NOT_ENOUGH_REPLICAS',
-        `${this.#role.inSyncReplicas} of ${this.#minInSyncReplicas} are in sync`,
-      );
-    }
+    this.#checkAppend(acks);
     return this.log.appendAsLeader(batches, this.#role.leaderEpoch);
+  }
+
+  #checkAppend(acks: number): void {
+    if (this.#isClosed) throw new NotServed('NOT_LEADER_OR_FOLLOWER', `${this.name} is gone`);
+    this.checkLeader(-1);
+    if (acks !== -1 || this.#role.inSyncReplicas >= this.#minInSyncReplicas) return;
+    throw new NotServed(
+      'NOT_ENOUGH_REPLICAS',
+      `${this.#role.inSyncReplicas} of ${this.#minInSyncReplicas} are in sync`,
+    );
   }
 
   /** Told once every in-sync replica has the offset. */
@@ -175,6 +251,7 @@ export class Partition {
 
   /** The partition goes away: whoever waits is told so. */
   close(): void {
+    this.#isClosed = true;
     this.#release('NOT_LEADER_OR_FOLLOWER');
     for (const wake of this.#readers) wake();
     this.#readers.clear();

@@ -3,9 +3,9 @@ import type { ClusterImage, TopicImage } from '../cluster/cluster-image.ts';
 import type { EventBus } from '../events.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { LogManager } from '../log/log-manager.ts';
-import { Partition, type PartitionRole } from './partition.ts';
+import { Partition, type PartitionDeps, type PartitionRole } from './partition.ts';
 
-export interface ReplicaManagerOptions {
+export interface ReplicaManagerOptions extends PartitionDeps {
   readonly logs: LogManager;
   readonly nodeId: number;
   readonly clock: Clock;
@@ -130,7 +130,7 @@ export class ReplicaManager {
     // Files of a topic that was deleted and made again while this broker was away are not this topic's.
     if (found !== undefined && found.topicId !== topic.id) logs.delete(topic.name, index);
     const log = logs.get(topic.name, index) ?? logs.create(topic.name, index, topic.id);
-    const partition = new Partition(log, this.#role(topic, index), minInSyncReplicas(topic));
+    const partition = new Partition(log, this.#role(topic, index), minInSyncReplicas(topic), this.#options);
     const partitions = this.#partitions.get(topic.id) ?? new Map<number, Partition>();
     this.#partitions.set(topic.id, partitions.set(index, partition));
     return partition;

@@ -14,6 +14,8 @@ interface WantedPartition {
   readonly lastFetchedEpoch?: number;
   readonly maxBytes?: number;
 }
+const unprepared = { now: () => 0, prepare: () => Promise.reject(new Error('nothing here asks for it')) };
+
 type Wanted = Readonly<Record<string, WantedPartition>>;
 interface Options {
   readonly minBytes?: number;
@@ -47,7 +49,7 @@ class Served {
 
   partition(topic: string): Partition {
     const role = { isLeader: true, leader: 1, leaderEpoch: 0, inSyncReplicas: 1 };
-    const partition = this.#partitions.get(topic) ?? new Partition(this.logs.log(topic), role, 1);
+    const partition = this.#partitions.get(topic) ?? new Partition(this.logs.log(topic), role, 1, unprepared);
     this.#partitions.set(topic, partition);
     return partition;
   }

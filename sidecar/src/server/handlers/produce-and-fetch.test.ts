@@ -212,6 +212,9 @@ describe('Produce', () => {
       bytes.writeUInt32BE(crc32c([bytes.subarray(21)]), 17);
       return bytes;
     };
+    /** A 64-bit number that no double can hold. */
+    const huge = (position: number) => (bytes: Buffer) =>
+      bytes.fill(0x7f, position, position + 1).fill(0xff, position + 1, position + 8);
     const cases: [string, Buffer | Buffer[] | null, string][] = [
       ['no records', null, 'INVALID_RECORD'],
       ['no bytes', Buffer.alloc(0), 'INVALID_RECORD'],
@@ -232,9 +235,28 @@ describe('Produce', () => {
         'INVALID_RECORD',
       ],
       ['deltas that do not count', changed((bytes) => bytes.writeInt32BE(5, 23)), 'INVALID_RECORD'],
+      ['a base offset', changed((bytes) => bytes.writeInt32BE(7, 4)), 'INVALID_RECORD'],
+      ['a base offset past 2^53', changed(huge(0)), 'INVALID_RECORD'],
+      ['a delete horizon', changed((bytes) => bytes.writeInt16BE(0x40, 21)), 'INVALID_RECORD'],
+      [
+        'a producer without an epoch',
+        changed((bytes) => (bytes.writeInt32BE(0, 43), bytes.writeInt32BE(5, 47))),
+        'INVALID_RECORD',
+      ],
+      ['a producer past 2^53', changed(huge(43)), 'INVALID_RECORD'],
+      ['a producer below none', changed((bytes) => bytes.writeInt32BE(-3, 47)), 'INVALID_RECORD'],
+      ['the broker’s own time', changed((bytes) => bytes.writeInt16BE(0x08, 21)), 'INVALID_TIMESTAMP'],
+      ['a latest time past 2^53', changed(huge(35)), 'INVALID_TIMESTAMP'],
+      ['a first time past 2^53', changed(huge(27)), 'INVALID_TIMESTAMP'],
       ['a control batch', changed((bytes) => bytes.writeInt16BE(0x20, 21)), 'INVALID_RECORD'],
       ['the future', batch(['a'], { timestamps: [now + 3_600_000] }), 'INVALID_TIMESTAMP'],
       ['the past', batch(['a'], { timestamps: [now - 7_200_000] }), 'INVALID_TIMESTAMP'],
+      [
+        'the past in one of its records',
+        batch(['a', 'b'], { timestamps: [now - 7_200_000] }),
+        'INVALID_TIMESTAMP',
+      ],
+      ['deltas out of order', changed((bytes) => bytes.writeInt8(2, 64)), 'INVALID_RECORD'],
     ];
     for (const [what, records, expected] of cases)
       expect((await sendOne(records)).error, what).toBe(expected);

@@ -11,6 +11,7 @@ import {
 } from '@rookery/wire';
 import type { Clock } from '../../clock.ts';
 import { AppendRefused } from '../../log/append-checks.ts';
+import type { Appended } from '../../log/partition-log.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { FrameRefused } from '../frame-refused.ts';
@@ -25,7 +26,9 @@ import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 //   · Batches are appended in the order of their arrival on a connection; an answer waits for the slowest of
 //     its partitions, others are not held up.
 //   · Topics that the broker keeps for itself are INVALID_TOPIC_EXCEPTION.
-//   · Records are not decoded; the batch's base offset and leader epoch are patched where they lie.
+//   · Records are not decoded, and the batch's base offset and leader epoch are patched where they lie, unless the
+//     topic asks for more: another codec (compression.type), keys, times. Then the batch is appended later, and
+//     what follows it to the same partition waits behind it.
 // Version notes
 //   v0–v2 are advertised and refused: librdkafka up to 2.11 stops compressing when version 0 is not offered.
 //   v7 is the first that may carry zstd. v13 names topics by id.
@@ -45,7 +48,7 @@ export function produceHandler(deps: ProduceDeps): Handler {
     advertisedFrom: 0,
     handle: (request, call) => {
       if (request.acks === 0) return appendUnacknowledged(deps, request, call);
-      return new Promise((resolve) => new Appending(deps, request, call, resolve));
+      return new Promise((resolve, reject) => new Appending(deps, request, call, resolve, reject));
     },
   });
 }
@@ -54,6 +57,7 @@ export function produceHandler(deps: ProduceDeps): Handler {
 class Appending {
   readonly #answer: { topic: TopicOf<typeof produce>; partitions: PartitionAnswer[] }[] = [];
   readonly #resolve: (answer: Answer<typeof produce>) => void;
+  readonly #reject: (mistake: unknown) => void;
   #pending = 1;
   #timeout: { cancel(): void } | null = null;
 
@@ -62,8 +66,10 @@ class Appending {
     request: Request<typeof produce>,
     call: Call,
     resolve: (answer: Answer<typeof produce>) => void,
+    reject: (mistake: unknown) => void,
   ) {
     this.#resolve = resolve;
+    this.#reject = reject;
     const acksValid = request.acks === 1 || request.acks === -1;
     for (const topic of request.topicData) {
       const partitions: PartitionAnswer[] = [];
@@ -98,21 +104,37 @@ class Appending {
   ): void {
     try {
       const partition = partitionOf(deps.replicas, topic, index, call.version);
-      const appended = partition.appendAsLeader(batchesOf(records, call.version, request), request.acks);
-      answer.logAppendTimeMs = appended.logAppendTime;
-      answer.logStartOffset = appended.logStartOffset;
+      const appended = partition.appendFromClient(batchOf(records, call.version, request), request.acks);
       this.#pending++;
       // Until the log has answered, an answer that leaves early (a timeout) must say so.
       answer.errorCode = ErrorCode.REQUEST_TIMED_OUT;
-      const settled = (error: ErrorName | null): void => {
-        answer.errorCode = codeOf(error);
-        if (error === null) answer.baseOffset = appended.baseOffset;
-        this.#settle();
-      };
-      if (request.acks === 1) partition.whenDurable(appended.lastOffset, settled);
-      else partition.whenCommitted(appended.lastOffset, settled);
+      if (!(appended instanceof Promise)) return this.#appended(partition, request.acks, appended, answer);
+      appended
+        .then((late) => this.#appended(partition, request.acks, late, answer))
+        .catch((error: unknown) => this.#refused(answer, error));
     } catch (error) {
       refuse(answer, error);
+    }
+  }
+
+  #appended(partition: Partition, acks: number, appended: Appended, answer: PartitionAnswer): void {
+    answer.logAppendTimeMs = appended.logAppendTime;
+    answer.logStartOffset = appended.logStartOffset;
+    const settled = (error: ErrorName | null): void => {
+      answer.errorCode = codeOf(error);
+      if (error === null) answer.baseOffset = appended.baseOffset;
+      this.#settle();
+    };
+    if (acks === 1) partition.whenDurable(appended.lastOffset, settled);
+    else partition.whenCommitted(appended.lastOffset, settled);
+  }
+
+  #refused(answer: PartitionAnswer, error: unknown): void {
+    try {
+      refuse(answer, error);
+      this.#settle();
+    } catch (mistake) {
+      this.#reject(mistake);
     }
   }
 
@@ -141,22 +163,37 @@ class Appending {
 
 type TopicOf<A extends typeof produce> = Request<A>['topicData'][number];
 
-function appendUnacknowledged(deps: ProduceDeps, request: Request<typeof produce>, call: Call): null {
+/** Answers nobody, and not before everything is appended: until then the request counts as unanswered. */
+function appendUnacknowledged(
+  deps: ProduceDeps,
+  request: Request<typeof produce>,
+  call: Call,
+): null | Promise<null> {
+  const late: Promise<unknown>[] = [];
   for (const topic of request.topicData) {
     for (const { index, records } of topic.partitionData) {
-      const answer: PartitionAnswer = { index, errorCode: 0, baseOffset: -1 };
+      const where = `${topic.name || topic.topicId}-${index}`;
       try {
         const partition = partitionOf(deps.replicas, topic, index, call.version);
-        partition.appendAsLeader(batchesOf(records, call.version, request), 0);
+        const appended = partition.appendFromClient(batchOf(records, call.version, request), 0);
+        if (!(appended instanceof Promise)) continue;
+        const told = appended.catch((error: unknown) => refuseUnacknowledged(where, error));
+        // Where a later partition is refused at once, nobody waits for this one any more.
+        told.catch(() => {});
+        late.push(told);
       } catch (error) {
-        refuse(answer, error);
-        throw new FrameRefused(
-          `acks=0 to ${topic.name || topic.topicId}-${index}: ${answer.errorMessage ?? answer.errorCode}`,
-        );
+        refuseUnacknowledged(where, error);
       }
     }
   }
-  return null;
+  return late.length === 0 ? null : Promise.all(late).then(() => null);
+}
+
+/** @throws FrameRefused, or the error itself when it is a mistake of ours */
+function refuseUnacknowledged(where: string, error: unknown): never {
+  const answer: PartitionAnswer = { index: -1, errorCode: 0, baseOffset: -1 };
+  refuse(answer, error);
+  throw new FrameRefused(`acks=0 to ${where}: ${answer.errorMessage ?? answer.errorCode}`);
 }
 
 function partitionOf(
@@ -176,27 +213,28 @@ function partitionOf(
 }
 
 /** @throws AppendRefused for what is not exactly one batch that this version may carry */
-function batchesOf(
+function batchOf(
   records: readonly Buffer[] | null,
   version: number,
   request: Request<typeof produce>,
-): RecordBatch[] {
+): RecordBatch {
   if (request.transactionalId !== null)
     throw new AppendRefused('INVALID_TXN_STATE', 'transactions are not served');
   const batches = records === null ? [] : RecordBatch.split(records);
-  if (batches.length !== 1) {
+  const [batch] = batches;
+  if (batch === undefined || batches.length > 1) {
     throw new AppendRefused(
       'INVALID_RECORD',
       `a partition takes exactly one batch a request, not ${batches.length}`,
     );
   }
-  if (version < zstdFrom && batches[0]!.codec === 'zstd') {
+  if (version < zstdFrom && batch.codec === 'zstd') {
     throw new AppendRefused(
       'UNSUPPORTED_COMPRESSION_TYPE',
       `zstd needs Produce version ${zstdFrom}, this is ${version}`,
     );
   }
-  return batches;
+  return batch;
 }
 
 /** @throws the error itself when it is not a refusal but a mistake of ours */
