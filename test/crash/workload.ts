@@ -28,7 +28,6 @@ const topics: Readonly<Record<string, LogConfig>> = {
   keyed: {
     ...small,
     flushMode: 'sync',
-    segmentBytes: 2_500,
     isCompacted: true,
     isDeleted: false,
     minCleanableDirtyRatio: 0.01,
@@ -213,7 +212,7 @@ export class Workload {
 
   /** Most are small; some are larger than a sector, so that they can be torn. */
   #value(): Buffer {
-    const size = this.#random.below(this.#random.below(5) === 0 ? 1_200 : 90);
+    const size = this.#random.below(this.#random.below(5) === 0 ? 900 : 90);
     return Buffer.alloc(size, this.#random.below(256));
   }
 
