@@ -112,6 +112,16 @@ test('the codec’s rows are positive', { timeout: withinMs }, async () => {
     for (const value of [...compiled, ...walked]) expect(value).toBeGreaterThan(0);
 });
 
+test('Nest services, upkeep and growth have positive figures', { timeout: withinMs }, async () => {
+  const suites = ['nest', 'upkeep', 'growth'];
+  type Figures = Record<string, { work: string; value: number }[]>;
+  const { results } = await bench<Figures>(...suites, '--load', 'client');
+  expect(suites.map((suite) => results[suite]!.length)).toEqual([2, 4, 3]);
+  for (const { work, value } of suites.flatMap((suite) => results[suite]!))
+    if (work.includes('processor')) expect(value, work).toBeGreaterThanOrEqual(0);
+    else expect(value, work).toBeGreaterThan(0);
+});
+
 test('a profile names functions of the sidecar', { timeout: withinMs }, async () => {
   const { text } = await bench('profile', '--load', 'client', '--only', 'ack, one record at a time, on disk');
   expect(text).toMatch(/\w+ (log|server|vfs)\/[\w/-]+\.js:\d+ /);

@@ -3,10 +3,14 @@ import { compare, comparisonTable } from './comparison.ts';
 import { contenders } from './contenders.ts';
 import { externalGenerator } from './external-generator.ts';
 import { kafkaTools } from './kafka-tools.ts';
+import { byRow, median, shown, table, type Figure } from './figures.ts';
+import { growth } from './growth.ts';
 import type { LoadGenerator } from './load-generator.ts';
+import { nestEndToEnd } from './nest.ts';
 import { ownClient } from './own-client.ts';
 import { profile, profileText } from './profile.ts';
 import type { Sizes } from './sizes.ts';
+import { upkeepEffect } from './upkeep.ts';
 
 export interface SuiteOptions {
   readonly rounds: number;
@@ -40,6 +44,28 @@ export const suites: Readonly<Record<string, Suite>> = {
       return { text: codecTable(rows), figures: rows };
     },
   },
+  nest: {
+    about: 'events of 200 bytes from one Nest service through a sidecar to the handlers of another',
+    async run({ rounds, sizes }) {
+      const figures: Figure[] = [];
+      for (let round = 0; round < rounds; round++) figures.push(...(await nestEndToEnd(sizes.records)));
+      return { text: medians(figures), figures };
+    },
+  },
+  upkeep: {
+    about: 'what retention and compaction do to acknowledgements',
+    async run(options) {
+      const figures = await upkeepEffect(options);
+      return { text: medians(figures), figures };
+    },
+  },
+  growth: {
+    about: 'what a record costs while one log grows tenfold from 1 MB up to --gb',
+    async run(options) {
+      const figures = await growth(options);
+      return { text: medians(figures), figures };
+    },
+  },
   profile: {
     about: 'which functions of the sidecar spend the time, under each kind of load',
     async run(options) {
@@ -48,6 +74,14 @@ export const suites: Readonly<Record<string, Suite>> = {
     },
   },
 };
+
+function medians(figures: readonly Figure[]): string {
+  const rows = [...byRow(figures).values()].map((row) => {
+    const { work, unit } = row[0]!;
+    return [work, unit, shown(median(row.map(({ value }) => value)))];
+  });
+  return table(['work', 'unit', 'figure'], rows);
+}
 
 /** @param named `tools`, `client`, or the path of a program */
 export function generatorOf(named: string): LoadGenerator {
