@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { loadavg } from 'node:os';
+import { constants, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { describe, machine } from './machine.ts';
 import { generatorOf, suites, type SuiteOptions } from './suites.ts';
@@ -70,6 +70,10 @@ const options: SuiteOptions = {
   },
   progress: (text) => console.error(`  ${text}`),
 };
+
+// Whoever is interrupted takes its brokers along: those who started them stop them when the process exits.
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.on(signal, () => process.exit(128 + constants.signals[signal]));
 
 const facts = machine();
 const results: Record<string, unknown> = {};
