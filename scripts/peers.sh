@@ -10,8 +10,9 @@
 #   peers.sh jars                            prints the directory of Kafka's jars
 #
 # KAFKA_HEAP_OPTS and KAFKA_JVM_PERFORMANCE_OPTS are read as Kafka's own scripts read them.
-# A machine with apt needs nothing else. PEERs are git (some tests ask what is tracked), kcat and kafka. Kafka goes
-# into .peers/ beside the package.json of the repository, or where ROOKERY_PEERS says: checkouts can share one.
+# A machine with apt needs nothing else. PEERs are git (some tests ask what is tracked), kcat, strace and
+# e2fsprogs (to kill a broker at a system call, and to make disks that fail) and kafka. Kafka goes into .peers/
+# beside the package.json of the repository, or where ROOKERY_PEERS says: checkouts can share one.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -72,6 +73,13 @@ install_git() { have git || apt_install git; }
 
 install_kcat() { have kcat || apt_install kcat; }
 
+install_strace() { have strace || apt_install strace; }
+
+install_e2fsprogs() { has_mkfs || apt_install e2fsprogs; }
+
+# It lies where only root looks.
+has_mkfs() { have mkfs.ext4 || [ -x /sbin/mkfs.ext4 ] || [ -x /usr/sbin/mkfs.ext4 ]; }
+
 install_kafka() {
   java_fits || install_java
   [ ! -d "$jars" ] || return 0
@@ -98,6 +106,8 @@ missing() {
   case $1 in
   git) have git || echo "git is not installed" ;;
   kcat) have kcat || echo "kcat is not installed" ;;
+  strace) have strace || echo "strace is not installed" ;;
+  e2fsprogs) has_mkfs || echo "mkfs.ext4 is not installed" ;;
   kafka)
     if [ ! -d "$jars" ]; then
       echo "Kafka $kafka_version is not in $peers"
@@ -110,7 +120,7 @@ missing() {
 }
 
 install() {
-  [ $# -gt 0 ] || set -- git kcat kafka
+  [ $# -gt 0 ] || set -- git kcat strace e2fsprogs kafka
   local peer left
   for peer; do
     left=$(missing "$peer")

@@ -289,6 +289,8 @@ describe('a refusal', () => {
     writeFileSync(own, before);
     const file = join(dir, 'file');
     writeFileSync(file, '');
+    await refused(['start', '--data-dir', '/proc/nothing', ...free], 1, /^rookery: RK0301.*ENOENT/);
+    await refused(['start', '--data-dir', '', ...free], 2, /^rookery: RK0103/);
     await refused(['start', '--data-dir', file, ...free], 1, /^rookery: RK0301/);
     const again = await started(['--data-dir', dir, ...free]);
     expect(readFileSync(join(dir, 'meta.properties'), 'utf8')).toContain(`cluster.id=${clusterId}`);

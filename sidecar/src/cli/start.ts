@@ -67,6 +67,12 @@ export async function start(flags: StartFlags): Promise<void> {
 /** The loop keeps a core for itself where there is more than one. */
 const preparationThreadsMax = (): number => Math.max(1, Math.min(4, availableParallelism() - 1));
 
+/** An empty name is a variable that was not set, and would be the directory that one happens to stand in. */
+function named(dataDir: string): string {
+  if (dataDir === '') throw new SidecarError('RK0103', '--data-dir: a name is expected');
+  return resolve(dataDir);
+}
+
 function configOf(flags: StartFlags): Config {
   const { listen, admin, dataDir, insecure } = flags;
   return new Config({
@@ -76,7 +82,7 @@ function configOf(flags: StartFlags): Config {
     flags: {
       ...(listen === undefined ? {} : { listen }),
       ...(admin === undefined ? {} : { admin }),
-      ...(dataDir === undefined ? {} : { dataDir: resolve(dataDir) }),
+      ...(dataDir === undefined ? {} : { dataDir: named(dataDir) }),
       ...(insecure === undefined ? {} : { insecure }),
     },
   });

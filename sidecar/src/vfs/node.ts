@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SidecarError } from '../errors.ts';
 import { assert } from '../invariant.ts';
-import { readFully, type File, type FileSystem, type Lock, type PageCache } from './file-system.ts';
+import { parentOf, readFully, type File, type FileSystem, type Lock, type PageCache } from './file-system.ts';
 import { linuxCalls, lockDescriptor } from './libc.ts';
 
 /** The real disk. Nothing else in the sidecar imports `node:fs`. */
@@ -13,7 +13,7 @@ export const nodeFileSystem: FileSystem = {
   size: (path) => fs.statSync(path).size,
   list: (directory) => fs.readdirSync(directory).sort(),
   isDirectory: (path) => fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false,
-  makeDirectory: (path) => void fs.mkdirSync(path, { recursive: true }),
+  makeDirectory,
   rename: (from, to) => fs.renameSync(from, to),
   remove: (path) => fs.unlinkSync(path),
   removeFile: (path) => fs.promises.unlink(path),
@@ -41,6 +41,22 @@ export const nodeFileSystem: FileSystem = {
   },
   lock: lockFile,
 };
+
+/**
+ * Parents included, one after another: Node's own recursive call never ends where the system says that a parent
+ * does not exist although it does, as in /proc.
+ */
+function makeDirectory(path: string): void {
+  if (fs.statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+  const parent = parentOf(path);
+  if (parent !== path) makeDirectory(parent);
+  try {
+    fs.mkdirSync(path);
+  } catch (error) {
+    // Somebody else may have made it meanwhile.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || !fs.statSync(path).isDirectory()) throw error;
+  }
+}
 
 /** A directory of its own under the system's temporary one; `removeNow` works at a process's exit too. */
 export function temporaryDirectory(): { readonly path: string; removeNow(): void } {
