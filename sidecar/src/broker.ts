@@ -111,6 +111,11 @@ async function open(
   const logConfig = (topic: TopicImage | undefined): LogConfig =>
     config.logConfig(topic?.configs ?? {}, topic?.isInternal);
   const tails = new TailCache(config.long('tail.cache.bytes'));
+  const cut = { tails: 0, bytes: 0 };
+  events.on('tailTruncated', ({ bytes }) => {
+    cut.tails++;
+    cut.bytes += bytes;
+  });
   const logs = LogManager.open({
     fs,
     directory,
@@ -191,6 +196,12 @@ async function open(
   const stall = new LoopStall(clock);
   opened.push(() => stall.stop());
   describeState(metrics, stall, logs, tails, replicas, groups);
+  metrics.counter(
+    'rookery_torn_tails_total',
+    'Torn tails of logs that the start has cut: bytes of a crash that nobody was told were safe.',
+    () => cut.tails,
+  );
+  metrics.counter('rookery_torn_tail_bytes_total', 'Bytes in the torn tails that were cut.', () => cut.bytes);
   const notReady = (): string[] =>
     [...logs.all()].flatMap(({ name, offlineReason }) =>
       offlineReason === null ? [] : [`${name} is offline: ${offlineReason}`],
@@ -361,8 +372,13 @@ function describeState(
     () => stall.take(),
   );
   metrics.gauge('rookery_partitions', 'Partitions that this broker hosts.', () => [...replicas.all()].length);
-  metrics.gauge('rookery_partitions_offline', 'Partitions that a disk error took offline.', () =>
+  metrics.gauge('rookery_partitions_offline', 'Partitions that take no appends.', () =>
     count(({ offlineReason }) => (offlineReason === null ? 0 : 1)),
+  );
+  metrics.gauge(
+    'rookery_partitions_quarantined',
+    'Partitions in which rot was found: served up to it, until `rookery log repair`.',
+    () => count(({ rot }) => (rot === null ? 0 : 1)),
   );
   metrics.gauge('rookery_log_bytes', 'Bytes of records in all partition logs.', () =>
     count(({ sizeInBytes }) => sizeInBytes),

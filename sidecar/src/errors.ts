@@ -16,6 +16,8 @@ export const sidecarErrors = {
   RK0303: 'the data directory was written by a newer version',
   RK0304: 'the data directory belongs to another node or cluster',
   RK0305: 'a file is corrupt',
+  RK0306: 'the log is damaged',
+  RK0307: 'the log cannot be repaired so',
   RK0401: 'the metadata store refused a commit',
 } as const;
 

@@ -22,6 +22,10 @@ export class EventLog {
     events.on('segmentsDeleted', (info) => this.info('deleted old segments', info));
     events.on('fileRemoved', (info) => this.info('removed a file', info));
     events.on('compacted', (info) => this.info('compacted a log', info));
+    events.on('partitionQuarantined', (info) =>
+      this.error('records are damaged: served up to them, until `rookery log repair`', info),
+    );
+    events.on('metadataRestored', (info) => this.warn('restored a lost partition.metadata', info));
     events.on('partitionOffline', (info) => this.error('a partition is offline', info));
     events.on('appendsTakenBack', (info) =>
       this.error('the disk is full: refused what was not written', info),

@@ -22,6 +22,14 @@ export interface Events {
     endOffset: number;
     milliseconds: number;
   };
+  partitionQuarantined: {
+    partition: string;
+    segment: number;
+    position: number;
+    offset: number;
+    reason: string;
+  };
+  metadataRestored: { partition: string; file: string };
   partitionOffline: { partition: string; reason: string };
   appendsTakenBack: { partition: string; fromOffset: number; reason: string };
   diskLow: { freeBytes: number; minFreeBytes: number };

@@ -1,6 +1,6 @@
 import { Config } from '@rookery/sidecar/rooms/config';
 import { EventBus, type Events } from '@rookery/sidecar/rooms/events';
-import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
+import { Quarantined, type PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { FileRegion } from '@rookery/sidecar/rooms/vfs/file-region';
@@ -96,7 +96,15 @@ export class Scenario {
     log: (name) => [stateOf(this.#log(name!))],
     read: (name, offset) => {
       const log = this.#log(name!);
-      return batchesFrom(log, Number(offset ?? log.logStartOffset)).map(describe);
+      const seen: string[] = [];
+      try {
+        for (const batch of batchesFrom(log, Number(offset ?? log.logStartOffset)))
+          seen.push(describe(batch));
+      } catch (error) {
+        if (!(error instanceof Quarantined)) throw error;
+        seen.push('no further');
+      }
+      return seen;
     },
     at: async (name, ms) => {
       const found = await this.#log(name!).offsetForTimestamp(bornAt + Number(ms));
@@ -202,14 +210,16 @@ function stateOf(log: PartitionLog): string {
   return words.join(', ');
 }
 
-function batchesFrom(log: PartitionLog, from: number): RecordBatch[] {
-  const batches: RecordBatch[] = [];
-  for (let offset = from; ; offset = batches.at(-1)!.nextOffset) {
+function* batchesFrom(log: PartitionLog, from: number): Generator<RecordBatch> {
+  for (let offset = from; ;) {
     const { spans } = log.read(offset, 1, Infinity, true);
-    if (spans.length === 0) return batches;
+    if (spans.length === 0) return;
     const bytes = spans.map((span) => (span as FileRegion).readNow());
     for (const span of spans) (span as FileRegion).release();
-    batches.push(...RecordBatch.split(bytes));
+    for (const batch of RecordBatch.split(bytes)) {
+      yield batch;
+      offset = batch.nextOffset;
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { SidecarError } from '../errors.ts';
+import type { RepairFlags } from './log-tools.ts';
 import type { StartFlags } from './start.ts';
 
 /** Exit codes: 0 done, 1 it failed while working, 2 it was asked for something that cannot be. */
@@ -11,7 +12,7 @@ const misused = 2;
 export async function run(args: readonly string[]): Promise<number> {
   try {
     await program().parseAsync(args, { from: 'user' });
-    return 0;
+    return Number(process.exitCode ?? 0);
   } catch (error) {
     if (error instanceof CommanderError) return usage(error);
     if (error instanceof SidecarError) {
@@ -46,6 +47,28 @@ function program(): Command {
       const { start } = await import('./start.ts');
       await start(flags);
     });
+  const log = command.command('log').description('look into the files of a log, and mend them');
+  log
+    .command('check')
+    .description(
+      'read every byte of a data directory or of a partition, and say what is wrong; changes nothing',
+    )
+    .argument('<dir>')
+    .action(async (dir: string) => (await import('./log-tools.ts')).checkLogs(dir));
+  log
+    .command('repair')
+    .description('mend a partition of a stopped broker: says what is lost, and does exactly that')
+    .argument('<dir>', "the partition's directory")
+    .option('--truncate-at <offset>', 'end the log before this offset')
+    .option('--skip-batch', 'put nothing in the place of what is damaged, and keep what follows')
+    .action(async (dir: string, flags: RepairFlags) =>
+      (await import('./log-tools.ts')).repairLog(dir, flags),
+    );
+  log
+    .command('dump')
+    .description('decode .log, .index, .timeindex, .txnindex, .snapshot and checkpoints')
+    .argument('<file...>')
+    .action(async (files: string[]) => (await import('./log-tools.ts')).dumpFiles(files));
   return command;
 }
 

@@ -11,6 +11,9 @@ export class Checkpoint {
   readonly #fs: FileSystem;
   readonly #path: string;
   #written = '';
+  /** Names in the file. */
+  #named = new Set<string>();
+  #urgentWrites = 0;
   #writing: Promise<void> = Promise.resolve();
 
   constructor(fs: FileSystem, path: string) {
@@ -18,18 +21,16 @@ export class Checkpoint {
     this.#path = path;
   }
 
-  /** Empty when it is missing or damaged, which costs a longer scan and nothing else. */
-  read(): Offsets {
-    const text = readFile(this.#fs, this.#path)?.toString('utf8') ?? '';
-    const [version, count, ...lines] = text.trimEnd().split('\n');
-    const offsets = new Map<string, number>();
-    if (version !== '0' || Number(count) !== lines.length) return offsets;
-    for (const line of lines) {
-      const [topic, partition, offset] = line.split(' ');
-      if (!Number.isSafeInteger(Number(offset))) return new Map();
-      offsets.set(`${topic}-${partition}`, Number(offset));
-    }
+  /** Null when it is missing or damaged. */
+  read(): Offsets | null {
+    const offsets = parseOffsets(readFile(this.#fs, this.#path)?.toString('utf8') ?? '');
+    for (const name of offsets?.keys() ?? []) this.#named.add(name);
     return offsets;
+  }
+
+  /** What it says of a log that is gone must not be taken for what it says of a new one of that name. */
+  forgetNow(name: string, others: () => Offsets): void {
+    if (this.#named.has(name)) this.writeNow(others());
   }
 
   /** One after another; does nothing when nothing has changed. */
@@ -37,18 +38,48 @@ export class Checkpoint {
     const writing = this.#writing
       .catch(() => {})
       .then(async () => {
-        const text = format(offsets());
+        const current = offsets();
+        const text = format(current);
         if (text === this.#written) return;
-        await writeAtomically(this.#fs, this.#path, Buffer.from(text));
-        this.#written = text;
+        const before = this.#urgentWrites;
+        for (const name of current.keys()) this.#named.add(name);
+        try {
+          await writeAtomically(this.#fs, this.#path, Buffer.from(text));
+        } catch (error) {
+          // A write that could not wait has come between, and has put newer offsets in place.
+          if (this.#urgentWrites !== before) return;
+          throw error;
+        }
+        if (this.#urgentWrites === before) this.#wrote(text, current);
       });
     this.#writing = writing;
     return writing;
   }
 
   writeNow(offsets: Offsets): void {
-    writeAtomicallyNow(this.#fs, this.#path, Buffer.from(format(offsets)));
+    this.#urgentWrites++;
+    const text = format(offsets);
+    writeAtomicallyNow(this.#fs, this.#path, Buffer.from(text));
+    this.#wrote(text, offsets);
   }
+
+  #wrote(text: string, offsets: Offsets): void {
+    this.#written = text;
+    this.#named = new Set(offsets.keys());
+  }
+}
+
+/** Null for a text that is no checkpoint. */
+export function parseOffsets(text: string): Offsets | null {
+  const [version, count, ...lines] = text.trimEnd().split('\n');
+  if (version !== '0' || Number(count) !== lines.length) return null;
+  const offsets = new Map<string, number>();
+  for (const line of lines) {
+    const [topic, partition, offset] = line.split(' ');
+    if (!Number.isSafeInteger(Number(offset)) || Number(offset) < 0) return null;
+    offsets.set(`${topic}-${partition}`, Number(offset));
+  }
+  return offsets;
 }
 
 function format(offsets: Offsets): string {

@@ -1,9 +1,9 @@
-import { WireError } from '@rookery/wire';
 import type { Clock, Timer } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import type { CompactionPlan, CompactionResult } from './compaction.ts';
 import type { CompactionChoice } from './compaction-choice.ts';
 import type { PartitionLog } from './partition-log.ts';
+import { RotFound } from './rot.ts';
 
 export interface CleanerOptions {
   readonly clock: Clock;
@@ -80,7 +80,7 @@ export class Cleaner {
       return true;
     } catch (error) {
       if (this.#stopping.signal.aborted) return false;
-      if (error instanceof WireError) log.condemn(`compaction found ${error.message}`);
+      if (error instanceof RotFound) log.condemn(error.rot);
       else events.emit('backgroundFailed', { task: `compacting ${log.name}`, error });
       return false;
     }

@@ -1,10 +1,10 @@
 import { Worker } from 'node:worker_threads';
-import { WireError } from '@rookery/wire';
 import type { CompactionPlan, CompactionResult } from './compaction.ts';
+import { RotFound, type Rot } from './rot.ts';
 
-/** What the thread answers; an error that compaction knows keeps its kind. */
+/** What the thread answers. */
 export type CompactionAnswer =
-  { readonly result: CompactionResult } | { readonly error: Error; readonly isRot: boolean };
+  { readonly result: CompactionResult } | { readonly rot: Rot } | { readonly error: Error };
 
 /**
  * Runs a compaction on a thread of its own: it decodes every record, which would hold up the loop. The thread
@@ -17,7 +17,7 @@ export function compactOnThread(plan: CompactionPlan, signal: AbortSignal): Prom
     const worker = new Worker(script, { workerData: plan });
     worker.once('message', (answer: CompactionAnswer) => {
       if ('result' in answer) resolve(answer.result);
-      else reject(answer.isRot ? new WireError('RK9102', answer.error.message) : answer.error);
+      else reject('rot' in answer ? new RotFound(answer.rot) : answer.error);
     });
     const end = (): void => void worker.terminate();
     signal.addEventListener('abort', end, { once: true });

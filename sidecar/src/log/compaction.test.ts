@@ -240,7 +240,7 @@ test('rot that is met on the way stops the log from being written, and keeps wha
   const file = logs.fs.open('/data/orders-0/00000000000000000000.log', 'write');
   file.writeNow([Buffer.from('rot')], 100);
   await compactAll(logs);
-  expect(logs.log().offlineReason).toMatch(/compaction found .*CRC/);
+  expect(logs.log().offlineReason).toMatch(/damaged from offset 0 on, at position 0 .*CRC/);
   expect(logs.fs.list('/data/orders-0').filter((name) => name.endsWith('.cleaned'))).toEqual([]);
 });
 

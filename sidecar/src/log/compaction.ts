@@ -2,6 +2,7 @@ import { decodeRecords, filterBatch, RecordBatch, WireError, type LogRecord } fr
 import type { File, FileSystem } from '../vfs/file-system.ts';
 import { transactionEndOf } from './control-record.ts';
 import { OffsetMap } from './offset-map.ts';
+import { RotFound } from './rot.ts';
 import { Segment } from './segment.ts';
 import type { AbortedTransaction } from './transaction-index.ts';
 
@@ -52,7 +53,7 @@ export interface CompactionResult {
  * deletion; the batch keeps the time when it may go. So do the markers of transactions; the records of an
  * aborted one go at once.
  *
- * @throws WireError for a batch that does not check: compaction reads all bytes, so it finds rot
+ * @throws RotFound for a batch that does not check: compaction reads all bytes, so it finds rot
  */
 export function compact(fs: FileSystem, plan: CompactionPlan): CompactionResult {
   const segments = plan.segments.map((base) => new Segment(fs, plan.directory, base));
@@ -139,7 +140,7 @@ class Compaction {
     for (const segment of dirty) {
       for (const batch of this.#batches(segment)) {
         if (transactions.isAborted(batch) || batch.isControl) continue;
-        for (const { key, offset } of decodeRecords(batch)) {
+        for (const { key, offset } of readable(batch) ?? []) {
           if (key === null || offset < firstDirtyOffset) continue;
           // Compacted up to here; the next round goes on with this record.
           if (!map.put(key, offset)) return { map, endOffset: offset };
@@ -206,7 +207,8 @@ class Compaction {
     const { nowMs } = this.#plan;
     const isAborted = transactions.isAborted(batch);
     if (batch.isControl) return this.#filterMarker(batch, transactions);
-    const records = isAborted ? [] : decodeRecords(batch);
+    const records = isAborted ? [] : readable(batch);
+    if (records === null) return batch;
     const horizon = batch.hasDeleteHorizon ? batch.baseTimestamp : null;
     const mayForget = horizon !== null && horizon < nowMs;
     const stays = ({ key, value, offset }: LogRecord): boolean => {
@@ -242,12 +244,27 @@ class Compaction {
 
   /** Every batch of a segment, checked. */
   *#batches(segment: Segment): Generator<RecordBatch> {
+    let next = { offset: segment.baseOffset, position: 0 };
+    const rotten = (position: number, reason: string): never => {
+      throw new RotFound({ segment: segment.baseOffset, position, offset: next.offset, reason });
+    };
     for (const { position, sizeInBytes } of segment.walk(0, segment.sizeInBytes)) {
       const batch = segment.readNow(position, sizeInBytes);
-      if (!batch.checkCrc())
-        throw new WireError('RK9102', `${segment.path} at position ${position}: a batch fails its CRC`);
+      if (!batch.checkCrc()) rotten(position, 'a batch fails its CRC');
       yield batch;
+      next = { offset: batch.nextOffset, position: position + sizeInBytes };
     }
+    if (next.position < segment.sizeInBytes) rotten(next.position, 'the file ends inside a batch');
+  }
+}
+
+/** Null for records that nobody can read, as a producer has sent them: they are not rot, and they stay. */
+function readable(batch: RecordBatch): LogRecord[] | null {
+  try {
+    return decodeRecords(batch);
+  } catch (error) {
+    if (error instanceof WireError) return null;
+    throw error;
   }
 }
 

@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts';
 import { randomUuid } from '../clock.ts';
 import { SidecarError } from '../errors.ts';
 import { parentOf, readFile, writeAtomicallyNow, type FileSystem, type Lock } from '../vfs/file-system.ts';
+import type { Rot } from './rot.ts';
 
 /** The version of everything that we write beside Kafka's own formats; see docs/format/data-directory.md. */
 const formatVersion = 1;
@@ -97,7 +98,10 @@ export class DataDirectory {
 
   /** Leaves word of a failed sync for the next start. The disk that failed may refuse this too. */
   distrust(partition: string, fromOffset: number): void {
-    this.#rewrite({ ...this.#facts.distrusted, [partition]: fromOffset });
+    this.#rewrite({
+      bootId: this.#bootId,
+      distrusted: { ...this.#facts.distrusted, [partition]: fromOffset },
+    });
   }
 
   /**
@@ -107,11 +111,30 @@ export class DataDirectory {
    */
   trustAgain(): void {
     const { bootId, distrusted } = this.#facts;
-    if (bootId !== this.#bootId || Object.keys(distrusted).length > 0) this.#rewrite({});
+    if (bootId !== this.#bootId || Object.keys(distrusted).length > 0)
+      this.#rewrite({ bootId: this.#bootId, distrusted: {} });
   }
 
-  #rewrite(distrusted: Facts['distrusted']): void {
-    const facts = { ...this.#facts, bootId: this.#bootId, distrusted };
+  /** Where a partition has rotted, as far as anybody has seen; null for one that is whole. */
+  rotOf(partition: string): Rot | null {
+    return this.#facts.quarantined[partition] ?? null;
+  }
+
+  /** Leaves word of rot, for as long as nobody repairs it: what was seen once may read well the next time. */
+  quarantine(partition: string, rot: Rot): void {
+    const known = this.rotOf(partition);
+    if (known !== null && known.offset === rot.offset) return;
+    this.#rewrite({ quarantined: { ...this.#facts.quarantined, [partition]: rot } });
+  }
+
+  /** The partition was repaired, or is gone. */
+  release(partition: string): void {
+    const { [partition]: rot, ...quarantined } = this.#facts.quarantined;
+    if (rot !== undefined) this.#rewrite({ quarantined });
+  }
+
+  #rewrite(changed: Partial<Facts>): void {
+    const facts = { ...this.#facts, ...changed };
     writeFacts(this.#fs, this.path, facts);
     this.#facts = facts;
   }
@@ -119,6 +142,25 @@ export class DataDirectory {
   unlock(): void {
     this.#lock.release();
   }
+}
+
+/**
+ * The lock of a directory whose broker is stopped, for whoever works on its files instead.
+ * @throws SidecarError RK0302
+ */
+export function lockStopped(fs: FileSystem, path: string): Lock {
+  const lock = fs.lock(`${path}/${lockName}`);
+  if (lock === null) throw new SidecarError('RK0302', `${path}: stop the broker first`);
+  return lock;
+}
+
+/** Word of a partition's rot is taken back, under the lock: it was repaired. */
+export function releaseStopped(fs: FileSystem, path: string, partition: string): void {
+  const facts = readFacts(fs, path);
+  const quarantined = Object.fromEntries(
+    Object.entries(facts.quarantined).filter(([name]) => name !== partition),
+  );
+  writeFacts(fs, path, { ...facts, quarantined });
 }
 
 /** The directory's own name must outlive a power cut too, and so must those of the parents made with it. */
@@ -136,25 +178,27 @@ interface Facts {
   readonly bootId: string | null;
   /** Partitions whose disk failed, and the offset from which nothing may be trusted. */
   readonly distrusted: Readonly<Record<string, number>>;
+  /** Partitions in which rot was found. */
+  readonly quarantined: Readonly<Record<string, Rot>>;
 }
 
 /** @throws SidecarError RK0303, RK0305 */
 function readFacts(fs: FileSystem, path: string): Facts {
   const bytes = readFile(fs, `${path}/${ownName}`);
-  if (bytes === null) return { formatVersion, bootId: null, distrusted: {} };
+  if (bytes === null) return { formatVersion, bootId: null, distrusted: {}, quarantined: {} };
   let facts: Partial<Facts>;
   try {
     facts = JSON.parse(bytes.toString('utf8')) as Partial<Facts>;
   } catch (error) {
     throw new SidecarError('RK0305', `${path}/${ownName}`, { cause: error });
   }
-  const { formatVersion: version, bootId = null, distrusted = {} } = facts;
+  const { formatVersion: version, bootId = null, distrusted = {}, quarantined = {} } = facts;
   if (typeof version !== 'number')
     throw new SidecarError('RK0305', `${path}/${ownName} has no formatVersion`);
   if (version > formatVersion) {
     throw new SidecarError('RK0303', `${path} has format ${version}, this version knows ${formatVersion}`);
   }
-  return { formatVersion: version, bootId, distrusted };
+  return { formatVersion: version, bootId, distrusted, quarantined };
 }
 
 function writeFacts(fs: FileSystem, path: string, facts: Facts): void {

@@ -90,6 +90,7 @@ export class Durability {
   #unsyncedBytes = 0;
   #unsyncedRecords = 0;
   #syncingBytes = 0;
+  #hasChanged: boolean;
   #writing: Promise<void> | null = null;
   #isSyncing = false;
   #isStopped = false;
@@ -100,7 +101,7 @@ export class Durability {
     this.#recoveryPoint = recovered.recoveryPoint;
     for (const segment of recovered.unsynced) this.#unsynced.add(segment);
     for (const segment of recovered.sealed) this.#sealed.add(segment);
-    this.#hasNewFiles = recovered.hasNewFiles;
+    this.#hasNewFiles = this.#hasChanged = recovered.hasNewFiles;
     this.#snapshotOffset = recovered.snapshotOffset;
   }
 
@@ -118,6 +119,11 @@ export class Durability {
 
   get unsyncedBytes(): number {
     return this.#unsyncedBytes + this.#syncingBytes;
+  }
+
+  /** Whether anything was written, or made, since the log was opened. */
+  get hasChanged(): boolean {
+    return this.#hasChanged || this.#unsynced.size > 0;
   }
 
   get isSynced(): boolean {
@@ -144,12 +150,13 @@ export class Durability {
       this.#waiting.push({ segment, position, chunks: [...chunks], sizeInBytes, recordCount, end });
     }
     this.#appended = end;
+    this.#hasChanged = true;
   }
 
   /** The active segment was sealed and `next` begins: its name must be durable before anything in it is. */
   rolled(sealed: Segment, next: Segment): void {
     this.#sealed.add(sealed);
-    this.#hasNewFiles = true;
+    this.#hasNewFiles = this.#hasChanged = true;
     this.#takeSnapshot(false);
     const begin = { offset: this.#appended.offset, segment: next, position: 0 };
     // An end that stands where the new segment begins moves there, so that it never keeps an old segment busy.
@@ -170,6 +177,7 @@ export class Durability {
   cut(to: End): void {
     assert(this.#waiting.length === 0 && this.#writing === null, 'nothing waits while the log is cut');
     this.#appended = this.#written = to;
+    this.#hasChanged = true;
     if (this.#durable.offset >= to.offset) this.#durable = to;
     this.#recoveryPoint = Math.min(this.#recoveryPoint, to.offset);
     this.#snapshots = this.#snapshots.filter(({ offset }) => offset <= to.offset);
@@ -255,6 +263,7 @@ export class Durability {
       ]);
       if (hasNewFiles) await this.#deps.fs.syncDirectory(this.#deps.directory);
       await this.#writeSnapshots(upTo.offset);
+      for (const segment of sealed) segment.rest();
     } catch (error) {
       return this.#fail(`a sync failed: ${(error as Error).message}`);
     } finally {

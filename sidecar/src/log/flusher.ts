@@ -70,7 +70,7 @@ export class Flusher {
 
   /** Something of the log was written: what its mode promises becomes true, now or with a sync. */
   #settle(log: PartitionLog): void {
-    if (log.offlineReason !== null) return;
+    if (log.hasStopped) return;
     this.#unsynced.add(log);
     if (log.settleWritten() === 'sync') void this.#sync(log);
     if (this.tail.writtenBytes - this.#bytesAtBackground > backgroundBytes) this.#background();
@@ -83,7 +83,7 @@ export class Flusher {
     if (syncing === undefined) {
       syncing = log.sync().then(() => {
         this.#syncing.delete(log);
-        if (log.isSynced || log.offlineReason !== null) this.#unsynced.delete(log);
+        if (log.isSynced || log.hasStopped) this.#unsynced.delete(log);
         else if (log.settleWritten() === 'sync') void this.#sync(log);
       });
       this.#syncing.set(log, syncing);

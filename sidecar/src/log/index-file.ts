@@ -8,6 +8,8 @@ export class IndexFile {
   /** Follows the file when it is renamed. */
   path: string;
   readonly entrySize: number;
+  /** The file was there when this one was looked at first. */
+  readonly isThere: boolean;
   readonly #fs: FileSystem;
   #file: File | null = null;
   /** Entries in the file. */
@@ -20,7 +22,8 @@ export class IndexFile {
     this.#fs = fs;
     this.path = path;
     this.entrySize = entrySize;
-    this.#stored = fs.exists(path) ? Math.floor(fs.size(path) / entrySize) : 0;
+    this.isThere = fs.exists(path);
+    this.#stored = this.isThere ? Math.floor(fs.size(path) / entrySize) : 0;
   }
 
   get count(): number {
@@ -37,7 +40,7 @@ export class IndexFile {
       const at = (index - this.#stored) * this.entrySize;
       return this.#fresh.subarray(at, at + this.entrySize);
     }
-    const bytes = Buffer.allocUnsafe(this.entrySize);
+    const bytes = Buffer.alloc(this.entrySize);
     this.#open().readNow(bytes, index * this.entrySize);
     return bytes;
   }

@@ -12,11 +12,15 @@ export class LeaderEpochs {
   readonly #fs: FileSystem;
   readonly #path: string;
   #starts: EpochStart[];
+  /** The file is not there, or nobody can read it. */
+  readonly isLost: boolean;
 
   constructor(fs: FileSystem, path: string) {
     this.#fs = fs;
     this.#path = path;
-    this.#starts = parse(readFile(fs, path)?.toString('utf8') ?? '');
+    const starts = parse(readFile(fs, path)?.toString('utf8') ?? '');
+    this.#starts = starts ?? [];
+    this.isLost = starts === null;
   }
 
   get latest(): number {
@@ -32,6 +36,18 @@ export class LeaderEpochs {
       { epoch, startOffset },
     ];
     this.#write();
+  }
+
+  /** Whether it is known in which epoch an offset was written. */
+  knows(offset: number): boolean {
+    return this.epochOf(offset) >= 0;
+  }
+
+  /** Takes what the batches say in place of a file that was lost; what is not larger than before is no new epoch. */
+  restore(starts: readonly EpochStart[]): void {
+    this.#starts = [];
+    for (const start of starts) if (start.epoch > this.latest) this.#starts = [...this.#starts, start];
+    if (this.#starts.length > 0) this.#write();
   }
 
   /** The epoch in which an offset was written, −1 when nobody knows. */
@@ -72,10 +88,10 @@ export class LeaderEpochs {
   }
 }
 
-/** Damaged, it counts as missing: the epochs are in the batches too. */
-function parse(text: string): EpochStart[] {
+/** Null for one that is missing or damaged: the epochs are in the batches too. */
+function parse(text: string): EpochStart[] | null {
   const [version, count, ...lines] = text.trimEnd().split('\n');
-  if (version !== '0' || Number(count) !== lines.length) return [];
+  if (version !== '0' || Number(count) !== lines.length) return null;
   const starts = lines.map((line) => {
     const [epoch, startOffset] = line.split(' ').map(Number);
     return { epoch: epoch!, startOffset: startOffset! };
@@ -84,5 +100,5 @@ function parse(text: string): EpochStart[] {
     ({ epoch, startOffset }) => Number.isSafeInteger(epoch) && Number.isSafeInteger(startOffset),
   )
     ? starts
-    : [];
+    : null;
 }

@@ -1,3 +1,4 @@
+import { WireError } from '@rookery/wire';
 import type { EventBus } from '../events.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
@@ -5,10 +6,12 @@ import type { Recovered } from './durability.ts';
 import type { LeaderEpochs } from './leader-epochs.ts';
 import { recoverProducers } from './producer-recovery.ts';
 import type { ProducerState } from './producer-state.ts';
-import { decide, scan } from './recovery.ts';
+import { decide, indexTable, logTable, pointTable, type Found, type Place } from './recovery.ts';
+import { RotFound, type Rot } from './rot.ts';
 import { SegmentList } from './segment-list.ts';
-import { finishSwaps } from './unfinished-swaps.ts';
-import { logSuffix, Segment } from './segment.ts';
+import { scanNow, type Scanned } from './segment-scan.ts';
+import { Segment } from './segment.ts';
+import { putInOrder } from './stray-files.ts';
 
 export interface LoaderDeps {
   /** The partition, for events. */
@@ -23,105 +26,188 @@ export interface LoaderDeps {
 
 /** What the data directory knows of a log before its files are looked at. */
 export interface Checkpointed {
-  readonly logStartOffset: number;
-  readonly recoveryPoint: number;
-  /** Segments up to here may have holes between them: compaction made them. */
-  readonly compactedTo: number;
+  /** Null where the checkpoint does not name the partition: then the log begins with its first segment. */
+  readonly logStartOffset: number | null;
+  /** Null when the partition is not named; `lost` when the checkpoint cannot be read. */
+  readonly recoveryPoint: number | 'lost' | null;
   /** The last stop was orderly. */
   readonly isMarked: boolean;
   /** The machine has not restarted since: what was written is there, synced or not. */
   readonly isSameBoot: boolean;
   /** A sync failed: nothing at or after this offset may be trusted, however well it reads. Null for none. */
   readonly distrustedFrom: number | null;
+  /** An earlier run has found rot. */
+  readonly rot: Rot | null;
+  /** It is or was compacted: then offsets may be missing, and that is no damage. */
+  readonly mayHaveHoles: boolean;
 }
 
 export interface Loaded extends Recovered {
   readonly segments: SegmentList;
   /** Segments from before the log's start that are to be deleted. */
   readonly outlived: readonly Segment[];
+  readonly logStartOffset: number;
   /** Why nothing may be appended; null when all is well. */
-  readonly damage: string | null;
+  readonly rot: Rot | null;
 }
 
-/** Opens a log's files, new or old, and carries out what the recovery table decides. */
+/** Opens a log's files, new or old, and carries out what the recovery tables decide. */
 export function loadLog(deps: LoaderDeps, checkpointed: Checkpointed): Loaded {
-  const loaded = new Loading(deps, checkpointed).load();
-  const { segments, end } = loaded;
-  const snapshotOffset = recoverProducers({ ...deps, segments }, deps.producers, end.offset, end.position);
-  deps.producers.settle(end.offset);
-  return { ...loaded, snapshotOffset };
+  const { fs, directory, events, config, name } = deps;
+  const swapRot = checkpointed.rot === null ? putInOrder({ fs, directory, events, name }, config) : null;
+  const known = swapRot === null ? checkpointed : { ...checkpointed, rot: swapRot };
+  const loaded = new Loading(deps, known).load();
+  try {
+    return { ...loaded, snapshotOffset: bringProducers(deps, loaded) };
+  } catch (error) {
+    if (!(error instanceof RotFound)) throw error;
+    // Batches that were on the platter long ago, read again because no snapshot was whole.
+    const again = new Loading(deps, { ...checkpointed, rot: error.rot }).load();
+    return { ...again, snapshotOffset: 0 };
+  }
 }
 
-/** How far a log's bytes are good. */
-interface Found {
-  /** The segment in which the scan ended. */
+function bringProducers(
+  deps: LoaderDeps,
+  { segments, end, rot, transactionsFrom }: Omit<Loaded, 'snapshotOffset'> & { transactionsFrom: number },
+): number {
+  const upTo =
+    rot === null
+      ? end
+      : { offset: rot.offset, position: rot.position, segment: segments.at(segments.floor(rot.segment))! };
+  const log = { ...deps, segments };
+  const options = { transactionsFrom, mayChange: rot === null };
+  const snapshotOffset = recoverProducers(log, deps.producers, upTo, options);
+  deps.producers.settle(upTo.offset);
+  return snapshotOffset;
+}
+
+/** How far a log's bytes are good, and what is there instead. */
+interface Look {
+  readonly found: Found;
+  /** The segment in which the look ended. */
   readonly index: number;
   readonly nextOffset: number;
   readonly position: number;
-  readonly damage: string | null;
-  /** Where the next segment begins, when that is not where this one ended. */
-  readonly gapAt: number | null;
+  readonly reason: string;
 }
+
+type Opened = Omit<Loaded, 'snapshotOffset'> & { readonly transactionsFrom: number };
 
 class Loading {
   readonly #deps: LoaderDeps;
   readonly #checkpointed: Checkpointed;
-  readonly #segments: SegmentList;
+  #segments: SegmentList;
   readonly #outlived: readonly Segment[];
   readonly #isNew: boolean;
+  readonly #logStartOffset: number;
+  /** Null when nobody knows. */
+  readonly #recoveryPoint: number | null;
+  /** From this offset on the transaction indexes must be made again. */
+  #transactionsFrom = Infinity;
 
   constructor(deps: LoaderDeps, checkpointed: Checkpointed) {
     const { fs, directory } = deps;
     this.#deps = deps;
     this.#checkpointed = checkpointed;
-    finishSwaps(deps, deps.config.indexIntervalBytes);
-    const found = baseOffsets(fs, directory);
+    const found = Segment.basesIn(fs, directory);
     this.#isNew = found.length === 0;
-    const bases = this.#isNew ? [checkpointed.logStartOffset] : found;
+    this.#logStartOffset = checkpointed.logStartOffset ?? found[0] ?? 0;
+    const bases = this.#isNew ? [this.#logStartOffset] : found;
     const segments = bases.map((base) => new Segment(fs, directory, base));
     // Deleting stopped halfway: what is left before the log's start may have holes, and is the log's no more.
     const first = Math.max(
       0,
-      bases.findLastIndex((base) => base <= checkpointed.logStartOffset),
+      bases.findLastIndex((base) => base <= this.#logStartOffset),
     );
     this.#outlived = segments.slice(0, first);
     // The first one's name is durable before another takes its place as the first.
     if (first > 0) fs.syncDirectoryNow(directory);
     this.#segments = new SegmentList(segments.slice(first));
     if (this.#isNew) this.#segments.active.restartIndexes(0);
+    this.#recoveryPoint = this.#knownPoint();
   }
 
-  load(): Omit<Loaded, 'snapshotOffset'> {
-    const { isMarked, logStartOffset, recoveryPoint } = this.#checkpointed;
-    const found = isMarked ? this.#skipToEnd() : this.#untilTrusted(this.#scanFromRecoveryPoint());
-    const { index, nextOffset, position } = found;
-    const { action } = decide({
+  load(): Opened {
+    const { isMarked, rot } = this.#checkpointed;
+    const look = rot === null ? this.#untilTrusted(this.#look()) : lookOf(rot, this.#segments);
+    const { action } = decide(logTable, {
+      isRemembered: rot !== null,
       isMarked,
-      isDamaged: found.damage !== null,
-      hasGap: found.gapAt !== null,
-      isBelowRecoveryPoint: nextOffset < recoveryPoint,
+      found: look.found,
+      place: rot === null ? this.#placeOf(look) : 'above it',
     });
-    const segment = this.#segments.at(index)!;
-    const reason = found.damage ?? `a segment begins at ${found.gapAt}`;
+    if (action === 'quarantine') return this.#quarantine(rot ?? rotAt(look, this.#segments));
+    if (action === 'cut') this.#cutTail(look);
+    return this.#open(look, action === 'cut');
+  }
+
+  #open({ index, nextOffset, position }: Look, isCut: boolean): Opened {
+    const { isMarked } = this.#checkpointed;
+    const logStartOffset = this.#logStartOffset;
+    let end = { offset: nextOffset, segment: this.#segments.at(index)!, position };
+    const hasStartedAnew = logStartOffset > nextOffset;
+    if (hasStartedAnew) end = { offset: logStartOffset, segment: this.#beginAt(logStartOffset), position: 0 };
+    this.#rememberEpochs(end.offset);
+    const recoveryPoint = Math.min(this.#recoveryPoint ?? 0, end.offset);
+    const opened = {
+      segments: this.#segments,
+      outlived: this.#outlived,
+      logStartOffset,
+      rot: null,
+      end,
+      transactionsFrom: this.#transactionsFrom,
+    };
+    const synced = { recoveryPoint, unsynced: [], sealed: [], hasNewFiles: this.#isNew || hasStartedAnew };
+    if (isMarked) return { ...opened, ...synced, recoveryPoint: end.offset };
+    const scanned = this.#segments.all().slice(hasStartedAnew ? 0 : this.#firstToScan);
+    if (!isCut && recoveryPoint === end.offset && scanned.length === 1) return { ...opened, ...synced };
+    return { ...opened, ...this.#makeDurable(scanned, recoveryPoint, end.offset) };
+  }
+
+  /** Nothing is touched: the segments stay as they are, and readers get what stands before the place. */
+  #quarantine(rot: Rot): Opened {
     const segments = this.#segments;
-    const outlived = this.#outlived;
-    const synced = { unsynced: [], sealed: [], hasNewFiles: this.#isNew };
-    if (action === 'refuse') {
-      // The segments behind the damage stay on disk for the operator, but nobody reads past the hole.
-      segments.cutAfter(index);
-      const damage = `damaged below the recovery point, at offset ${nextOffset}: ${reason}`;
-      const end = { offset: nextOffset, segment, position };
-      return { segments, outlived, damage, end, recoveryPoint, ...synced };
+    const { active } = segments;
+    const known = Math.max(rot.offset, this.#recoveryPoint ?? 0, active.baseOffset, this.#logStartOffset);
+    const end = { offset: known, segment: active, position: active.sizeInBytes };
+    const recoveryPoint = this.#recoveryPoint ?? 0;
+    const untouched = { recoveryPoint, unsynced: [], sealed: [], hasNewFiles: false };
+    const logStartOffset = this.#logStartOffset;
+    return { segments, outlived: [], logStartOffset, rot, end, transactionsFrom: Infinity, ...untouched };
+  }
+
+  #knownPoint(): number | null {
+    const { recoveryPoint, isMarked } = this.#checkpointed;
+    const facts = {
+      isReadable: recoveryPoint !== 'lost',
+      isNamed: typeof recoveryPoint === 'number',
+      isMarked,
+    };
+    switch (decide(pointTable, facts).action) {
+      case 'the entry':
+        return recoveryPoint as number;
+      case 'zero':
+      case 'the end':
+        return 0;
+      case 'unknown':
+        return null;
     }
-    if (action === 'truncate') this.#cutTail(index, position, nextOffset, reason);
-    const end = { offset: Math.max(nextOffset, logStartOffset), segment, position };
-    const known = Math.min(recoveryPoint, end.offset);
-    if (isMarked) return { segments, outlived, damage: null, end, recoveryPoint: known, ...synced };
-    this.#deps.epochs.truncateTo(end.offset + 1);
-    const scanned = segments.all().slice(this.#firstToScan);
-    if (action === 'keep' && known === end.offset && scanned.length === 1)
-      return { segments, outlived, damage: null, end, recoveryPoint: known, ...synced };
-    return { segments, outlived, damage: null, end, ...this.#makeDurable(scanned, known, end.offset) };
+  }
+
+  /** Only what is on the platter is ever compacted, so a hole above the recovery point is a loss. */
+  get #holesUpTo(): number {
+    const { mayHaveHoles, isMarked } = this.#checkpointed;
+    const compacted = isMarked ? Infinity : (this.#recoveryPoint ?? Infinity);
+    return Math.max(this.#logStartOffset, mayHaveHoles ? compacted : 0);
+  }
+
+  #placeOf({ nextOffset }: Look): Place {
+    if (this.#recoveryPoint === null) return 'nobody knows';
+    // What is missing from before the log's start was deleted, whether it had been synced or not.
+    return Math.max(nextOffset, this.#logStartOffset) < this.#recoveryPoint
+      ? 'below the recovery point'
+      : 'above it';
   }
 
   /**
@@ -129,7 +215,118 @@ class Loading {
    * that, the recovery point does not tell whether its indexes had their last entries on the platter.
    */
   get #firstToScan(): number {
-    return this.#segments.floor(this.#checkpointed.recoveryPoint - 1);
+    return this.#segments.floor((this.#recoveryPoint ?? 0) - 1);
+  }
+
+  /** Goes from segment to segment: by their ends where they are on the platter, batch by batch where that is not known. */
+  #look(): Look {
+    const { isMarked } = this.#checkpointed;
+    const segments = this.#segments;
+    const first = segments.at(0)!;
+    if (first.baseOffset > this.#logStartOffset) {
+      const reason = `the log starts at ${this.#logStartOffset}, its first segment at ${first.baseOffset}`;
+      return { found: 'headless', index: 0, nextOffset: this.#logStartOffset, position: 0, reason };
+    }
+    const firstToScan = isMarked ? segments.length : this.#firstToScan;
+    let [nextOffset, position] = [first.baseOffset, 0];
+    for (let index = 0; index < segments.length; index++) {
+      const segment = segments.at(index)!;
+      const { baseOffset } = segment;
+      if (baseOffset !== nextOffset && (baseOffset < nextOffset || baseOffset > this.#holesUpTo)) {
+        const reason = `a segment begins at ${baseOffset} where ${nextOffset} should come`;
+        return { found: 'gap', index: index - 1, nextOffset, position, reason };
+      }
+      const isLast = index === segments.length - 1;
+      const scanned =
+        index < firstToScan ? this.#lookAtEnd(segment) : this.#scan(segment, index === firstToScan);
+      ({ nextOffset, position } = scanned);
+      if (scanned.damage !== null)
+        return { found: 'torn', index, nextOffset, position, reason: scanned.damage };
+      if (index >= firstToScan && !isLast) segment.seal();
+    }
+    const due = Math.max(this.#recoveryPoint ?? 0, isMarked ? this.#logStartOffset : 0);
+    const isShort = Math.max(nextOffset, isMarked ? 0 : this.#logStartOffset) < due;
+    const found = isShort ? 'short' : 'whole';
+    const reason = `the log ends at ${nextOffset}, before ${due}`;
+    return { found, index: segments.length - 1, nextOffset, position, reason };
+  }
+
+  /** Ends the look where trust ends. */
+  #untilTrusted(look: Look): Look {
+    const { distrustedFrom } = this.#checkpointed;
+    if (distrustedFrom === null || distrustedFrom >= look.nextOffset) return look;
+    const index = this.#segments.floor(distrustedFrom);
+    const segment = this.#segments.at(index)!;
+    const batch = segment.find(distrustedFrom, segment.sizeInBytes);
+    const position = batch?.position ?? segment.sizeInBytes;
+    const nextOffset = batch?.baseOffset ?? distrustedFrom;
+    return { found: 'distrusted', index, nextOffset, position, reason: 'a sync failed before the last stop' };
+  }
+
+  /** The last index entry of a synced segment leads to its end by a few headers. */
+  #lookAtEnd(segment: Segment): Scanned {
+    const { action } = decide(indexTable, {
+      state: segment.indexState(),
+      isUnsynced: false,
+      isPowerLost: false,
+    });
+    if (action === 'rebuild') return this.#rebuild(segment, `it is ${segment.indexState()}`);
+    const size = segment.sizeInBytes;
+    let nextOffset = segment.baseOffset;
+    let position = 0;
+    let isRising = true;
+    for (const batch of segment.walk(segment.index.last()?.position ?? 0, size)) {
+      isRising &&= batch.baseOffset >= nextOffset;
+      nextOffset = batch.lastOffset + 1;
+      position = batch.position + batch.sizeInBytes;
+    }
+    if (isRising && position === size) return { nextOffset, position, damage: null };
+    // Only where the damage begins is left to find out.
+    return scanNow(segment.log, { from: 0, expected: segment.baseOffset, holesUpTo: this.#holesUpTo });
+  }
+
+  /** Reads every batch, and makes the indexes again where they may lack something. */
+  #scan(segment: Segment, isFirst: boolean): Scanned {
+    const { isSameBoot } = this.#checkpointed;
+    // Only the first of them has anything below the recovery point.
+    if (!isFirst) return this.#readAll(segment);
+    const state = segment.indexState();
+    const { action } = decide(indexTable, { state, isUnsynced: true, isPowerLost: !isSameBoot });
+    if (action === 'rebuild')
+      return state === 'lying' ? this.#rebuild(segment, 'it does not fit the log') : this.#readAll(segment);
+    const from = this.#recoveryPoint ?? 0;
+    segment.restartIndexes(from);
+    const last = segment.index.last();
+    const [batch] = last === null ? [] : segment.walk(last.position, segment.sizeInBytes);
+    if (batch === undefined) return this.#readAll(segment);
+    if (batch.lastOffset !== last!.lastOffset) return this.#rebuild(segment, 'it does not fit the log');
+    this.#transactionsFrom = Math.min(this.#transactionsFrom, from);
+    return this.#read(segment, batch.position, batch.baseOffset);
+  }
+
+  #rebuild(segment: Segment, reason: string): Scanned {
+    const { name: partition, events } = this.#deps;
+    events.emit('indexRebuilt', { partition, file: segment.index.file.path, reason });
+    const scanned = this.#readAll(segment);
+    segment.seal();
+    segment.flushIndexes();
+    return scanned;
+  }
+
+  #readAll(segment: Segment): Scanned {
+    segment.restartIndexes(0);
+    this.#transactionsFrom = Math.min(this.#transactionsFrom, segment.baseOffset);
+    return this.#read(segment, 0, segment.baseOffset);
+  }
+
+  #read(segment: Segment, from: number, expected: number): Scanned {
+    const { indexIntervalBytes } = this.#deps.config;
+    return scanNow(segment.log, {
+      from,
+      expected,
+      holesUpTo: this.#holesUpTo,
+      note: (batch, position) => segment.note(batch, position, indexIntervalBytes),
+    });
   }
 
   /**
@@ -148,79 +345,7 @@ class Loading {
     return { recoveryPoint: logEndOffset, unsynced: [], sealed: [], hasNewFiles: false };
   }
 
-  /** After an orderly stop the last index entry leads to the end by a few headers. */
-  #skipToEnd(): Found {
-    const segment = this.#segments.active;
-    const last = segment.index.last();
-    let nextOffset = segment.baseOffset;
-    let position = 0;
-    for (const batch of segment.walk(last?.position ?? 0, segment.sizeInBytes)) {
-      nextOffset = batch.lastOffset + 1;
-      position = batch.position + batch.sizeInBytes;
-    }
-    return { index: this.#segments.length - 1, nextOffset, position, damage: null, gapAt: null };
-  }
-
-  /** Ends the scan where trust ends. */
-  #untilTrusted(found: Found): Found {
-    const { distrustedFrom } = this.#checkpointed;
-    if (distrustedFrom === null || distrustedFrom >= found.nextOffset) return found;
-    const index = this.#segments.floor(distrustedFrom);
-    const segment = this.#segments.at(index)!;
-    const batch = segment.find(distrustedFrom, segment.sizeInBytes);
-    const position = batch?.position ?? segment.sizeInBytes;
-    const nextOffset = batch?.baseOffset ?? distrustedFrom;
-    return { index, nextOffset, position, damage: 'a sync failed before the last stop', gapAt: null };
-  }
-
-  #scanFromRecoveryPoint(): Found {
-    const { recoveryPoint, logStartOffset } = this.#checkpointed;
-    let index = this.#firstToScan;
-    let { position, expected } = this.#restart(this.#segments.at(index)!);
-    for (; ; index++) {
-      const segment = this.#segments.at(index)!;
-      const scanned = scan(segment, position, expected, this.#deps.config.indexIntervalBytes);
-      const next = this.#segments.at(index + 1);
-      const gapAt = next !== undefined && this.#isGap(scanned.nextOffset, next) ? next.baseOffset : null;
-      // Where everything was deleted, the log ends where it starts, whatever its last batch was.
-      const isShort = next === undefined && Math.max(scanned.nextOffset, logStartOffset) < recoveryPoint;
-      const damage = scanned.damage ?? (isShort ? 'the log ends before its recovery point' : null);
-      if (damage !== null || gapAt !== null || next === undefined)
-        return { index, ...scanned, damage, gapAt };
-      segment.seal();
-      next.restartIndexes(0);
-      position = 0;
-      expected = next.baseOffset;
-    }
-  }
-
-  #isGap(nextOffset: number, next: Segment): boolean {
-    const isHole = next.baseOffset > nextOffset && next.baseOffset <= this.#checkpointed.compactedTo;
-    return next.baseOffset !== nextOffset && !isHole;
-  }
-
-  /**
-   * Where in a segment to begin: at the last index entry below the recovery point, if it tells the truth,
-   * else at the start. Entries above it are made again. When the power was gone, the indexes of a segment that
-   * was not sealed may be anything, each on its own, so all of them are made again.
-   */
-  #restart(segment: Segment): { position: number; expected: number } {
-    const { recoveryPoint, isSameBoot } = this.#checkpointed;
-    segment.restartIndexes(isSameBoot ? recoveryPoint : 0);
-    const last = segment.index.last();
-    if (last !== null) {
-      const [batch] = last.position < 0 ? [] : segment.walk(last.position, segment.sizeInBytes);
-      if (batch?.lastOffset === last.lastOffset)
-        return { position: last.position, expected: batch.baseOffset };
-      const { name: partition } = this.#deps;
-      const reason = 'it does not fit the log';
-      this.#deps.events.emit('indexRebuilt', { partition, file: segment.index.file.path, reason });
-    }
-    segment.restartIndexes(0);
-    return { position: 0, expected: segment.baseOffset };
-  }
-
-  #cutTail(index: number, position: number, nextOffset: number, reason: string): void {
+  #cutTail({ index, position, nextOffset, reason }: Look): void {
     const { fs, directory, events, name: partition } = this.#deps;
     const cut = this.#segments.at(index)!;
     let bytes = cut.log.size() - position;
@@ -234,11 +359,58 @@ class Loading {
     if (later.length > 0) fs.syncDirectoryNow(directory);
     events.emit('tailTruncated', { partition, fromOffset: nextOffset, bytes, reason });
   }
+
+  /**
+   * Records before the log start were deleted before they were synced, and the power cut took them and perhaps
+   * the empty segment behind them. Nobody misses them, but their offsets must not be given again.
+   */
+  #beginAt(offset: number): Segment {
+    const { fs, directory } = this.#deps;
+    const segment = new Segment(fs, directory, offset);
+    segment.restartIndexes(0);
+    segment.create();
+    // The others go behind the durable name of the one that takes their place.
+    fs.syncDirectoryNow(directory);
+    for (const old of this.#segments.all()) old.remove();
+    fs.syncDirectoryNow(directory);
+    this.#segments = new SegmentList([segment]);
+    return segment;
+  }
+
+  /**
+   * The epochs are in the batches too. They are read from there when their file was lost, or when it has forgotten
+   * the front of the log, which a deletion of records was about to delete.
+   */
+  #rememberEpochs(endOffset: number): void {
+    const { epochs } = this.#deps;
+    if (endOffset > this.#logStartOffset && (epochs.isLost || !epochs.knows(this.#logStartOffset))) {
+      const segments = this.#segments.all();
+      const headers = segments.flatMap((segment) => [...epochsIn(segment)]);
+      if (headers.length > 0) epochs.restore(headers);
+    }
+    if (!this.#checkpointed.isMarked) epochs.truncateTo(endOffset + 1);
+  }
 }
 
-function baseOffsets(fs: FileSystem, directory: string): number[] {
-  return fs
-    .list(directory)
-    .filter((name) => /^\d{20}\.log$/.test(name))
-    .map((name) => Number(name.slice(0, -logSuffix.length)));
+/** Where each epoch begins in a segment. */
+function* epochsIn(segment: Segment): Generator<{ epoch: number; startOffset: number }> {
+  let latest = -1;
+  try {
+    for (const { batch } of segment.headers(0, segment.sizeInBytes)) {
+      const { partitionLeaderEpoch: epoch, baseOffset: startOffset } = batch;
+      if (epoch > latest) yield { epoch, startOffset };
+      latest = Math.max(latest, epoch);
+    }
+  } catch (error) {
+    // What is damaged is somebody else's to find.
+    if (!(error instanceof WireError)) throw error;
+  }
+}
+
+function rotAt({ index, position, nextOffset, reason }: Look, segments: SegmentList): Rot {
+  return { segment: segments.at(index)!.baseOffset, position, offset: nextOffset, reason };
+}
+
+function lookOf({ segment, position, offset, reason }: Rot, segments: SegmentList): Look {
+  return { found: 'whole', index: segments.floor(segment), nextOffset: offset, position, reason };
 }

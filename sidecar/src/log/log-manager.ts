@@ -1,7 +1,7 @@
 import { randomUuid, type Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
-import { Checkpoint } from './checkpoint.ts';
+import { Checkpoint, type Offsets } from './checkpoint.ts';
 import { Cleaner } from './cleaner.ts';
 import { compact, type CompactionPlan, type CompactionResult } from './compaction.ts';
 import type { DataDirectory } from './data-directory.ts';
@@ -35,6 +35,7 @@ export interface LogManagerOptions {
 }
 
 const deletedSuffix = '-delete';
+const closedAtOnce = 64;
 const partitionMetadata = 'partition.metadata';
 /** The longest name that file systems take. */
 const nameMax = 255;
@@ -50,6 +51,9 @@ export class LogManager {
   readonly #deletion: SegmentDeletion;
   readonly #cleaner: Cleaner | null;
   readonly #compactedTo: Map<string, number>;
+  /** What the checkpoints said at the start; null for one that is missing or damaged. */
+  readonly #foundPoints: Offsets | null;
+  readonly #foundStarts: Offsets | null;
   #isCheckpointing = false;
   #isRetaining = false;
 
@@ -58,10 +62,12 @@ export class LogManager {
     this.#options = options;
     this.#recoveryPoints = new Checkpoint(fs, `${directory.path}/recovery-point-offset-checkpoint`);
     this.#startOffsets = new Checkpoint(fs, `${directory.path}/log-start-offset-checkpoint`);
+    this.#foundPoints = this.#recoveryPoints.read();
+    this.#foundStarts = this.#startOffsets.read();
     this.#highWatermarks = new Checkpoint(fs, `${directory.path}/replication-offset-checkpoint`);
     this.#deletion = new SegmentDeletion(options);
     const cleanerOffsets = new Checkpoint(fs, `${directory.path}/cleaner-offset-checkpoint`);
-    this.#compactedTo = new Map(cleanerOffsets.read());
+    this.#compactedTo = new Map(cleanerOffsets.read() ?? []);
     this.#cleaner = this.#openCleaner(() => cleanerOffsets.write(() => this.#compactedTo));
     this.#flusher = new Flusher(
       options.clock,
@@ -88,21 +94,48 @@ export class LogManager {
   /** Makes the partition's directory. Its name is durable before anything in it is acknowledged. */
   create(topic: string, partition: number, topicId: string): PartitionLog {
     const { fs, directory } = this.#options;
-    const path = `${directory.path}/${topic}-${partition}`;
+    const name = `${topic}-${partition}`;
+    const path = `${directory.path}/${name}`;
+    if (fs.isDirectory(path) && hasRecords(fs, path)) return this.#adopt(topic, partition, topicId);
+    this.#forget(name);
     fs.makeDirectory(path);
     // The name of the first segment is durable with that of the metadata: without it, a power cut could leave a
     // later segment alone, and nobody could tell that the log does not begin there.
     fs.open(`${path}/${segmentName(0)}${logSuffix}`, 'create').release();
-    writeAtomicallyNow(fs, `${path}/${partitionMetadata}`, Buffer.from(`version: 0\ntopic_id: ${topicId}`));
+    this.#writeMetadata(path, topicId);
     fs.syncDirectoryNow(directory.path);
     return this.#open(topic, partition, topicId, {
       logStartOffset: 0,
       recoveryPoint: 0,
-      compactedTo: 0,
       isMarked: true,
       isSameBoot: true,
       distrustedFrom: null,
+      rot: null,
+      mayHaveHoles: false,
     });
+  }
+
+  /** The file that says whose directory it is has been lost, and nothing else: the records are still this topic's. */
+  #adopt(topic: string, partition: number, topicId: string): PartitionLog {
+    const { directory, events } = this.#options;
+    const name = `${topic}-${partition}`;
+    const path = `${directory.path}/${name}`;
+    this.#writeMetadata(path, topicId);
+    events.emit('metadataRestored', { partition: name, file: `${path}/${partitionMetadata}` });
+    return this.#open(topic, partition, topicId, this.#checkpointedAtStart(name, topic));
+  }
+
+  #writeMetadata(path: string, topicId: string): void {
+    const text = `version: 0\ntopic_id: ${topicId}`;
+    writeAtomicallyNow(this.#options.fs, `${path}/${partitionMetadata}`, Buffer.from(text));
+  }
+
+  /** What is remembered of a log of this name that is gone. */
+  #forget(name: string): void {
+    this.#compactedTo.delete(name);
+    this.#recoveryPoints.forgetNow(name, () => this.#offsets((log) => log.recoveryPoint));
+    this.#startOffsets.forgetNow(name, () => this.#offsets((log) => log.logStartOffset));
+    this.#options.directory.release(name);
   }
 
   /** Gone from sight when it returns; the files go in the background. */
@@ -113,6 +146,7 @@ export class LogManager {
     if (log === undefined) return;
     this.#logs.delete(name);
     this.#compactedTo.delete(name);
+    directory.release(name);
     this.#flusher.forget(log);
     log.abandon();
     const suffix = `.${Buffer.from(randomUuid(clock), 'base64url').toString('hex')}${deletedSuffix}`;
@@ -145,6 +179,7 @@ export class LogManager {
     for (const log of [...this.#logs.values()]) {
       try {
         await log.retain();
+        log.rest();
       } catch (error) {
         this.#options.events.emit('backgroundFailed', { task: `retention of ${log.name}`, error });
       }
@@ -171,7 +206,10 @@ export class LogManager {
     this.#deletion.stop();
     this.#flusher.stop();
     const logs = [...this.#logs.values()];
-    const whole = await Promise.all(logs.map((log) => log.close()));
+    const whole: boolean[] = [];
+    // Some at a time: each opens a few files, and there may be more logs than descriptors.
+    for (let i = 0; i < logs.length; i += closedAtOnce)
+      whole.push(...(await Promise.all(logs.slice(i, i + closedAtOnce).map((log) => log.close()))));
     this.#recoveryPoints.writeNow(this.#offsets((log) => log.recoveryPoint));
     this.#startOffsets.writeNow(this.#offsets((log) => log.logStartOffset));
     this.#highWatermarks.writeNow(this.#offsets((log) => log.highWatermark));
@@ -209,28 +247,37 @@ export class LogManager {
     const { fs, directory } = this.#options;
     // Files are deleted by what is read here, so it must not be in the page cache alone.
     fs.syncDirectoryNow(directory.path);
-    const recoveryPoints = this.#recoveryPoints.read();
-    const startOffsets = this.#startOffsets.read();
-    const isMarked = directory.wasCleanlyStopped;
+    const isFirstStart = this.#foundPoints === null && this.#foundStarts === null;
+    let hasLogs = false;
     for (const name of fs.list(directory.path)) {
+      const [, topic, partition] = /^(.+)-(\d+)$/.exec(name) ?? [];
       const path = `${directory.path}/${name}`;
-      if (!fs.isDirectory(path)) continue;
-      if (name.endsWith(deletedSuffix)) {
+      if (name.endsWith(deletedSuffix) && fs.isDirectory(path)) {
         this.#removeInBackground(path);
         continue;
       }
-      const [, topic, partition] = /^(.+)-(\d+)$/.exec(name) ?? [];
+      if (topic === undefined) continue;
       const topicId = readTopicId(fs, path);
-      if (topic === undefined || topicId === null) continue;
-      this.#open(topic, Number(partition), topicId, {
-        logStartOffset: startOffsets.get(name) ?? 0,
-        recoveryPoint: recoveryPoints.get(name) ?? 0,
-        compactedTo: this.#compactedTo.get(name) ?? 0,
-        isMarked,
-        isSameBoot: directory.isSameBoot,
-        distrustedFrom: directory.distrustedFrom(name),
-      });
+      if (topicId === null) continue;
+      hasLogs = true;
+      this.#open(topic, Number(partition), topicId, this.#checkpointedAtStart(name, topic));
     }
+    // From now on, a checkpoint that is not there was lost.
+    if (isFirstStart && !hasLogs) this.#recoveryPoints.writeNow(new Map());
+  }
+
+  #checkpointedAtStart(name: string, topic: string): Checkpointed {
+    const { directory, configOf } = this.#options;
+    const points = this.#foundPoints;
+    return {
+      logStartOffset: this.#foundStarts?.get(name) ?? null,
+      recoveryPoint: points === null ? 'lost' : (points.get(name) ?? null),
+      isMarked: directory.wasCleanlyStopped,
+      isSameBoot: directory.isSameBoot,
+      distrustedFrom: directory.distrustedFrom(name),
+      rot: directory.rotOf(name),
+      mayHaveHoles: configOf(topic).isCompacted || this.#compactedTo.has(name),
+    };
   }
 
   #open(topic: string, partition: number, topicId: string, found: Checkpointed): PartitionLog {
@@ -245,7 +292,8 @@ export class LogManager {
         space,
         tails,
         flusher: this.#flusher,
-        distrust: (name, from) => this.#distrust(name, from),
+        distrust: (name, from) => this.#leaveWord(name, () => directory.distrust(name, from)),
+        quarantine: (name, rot) => this.#leaveWord(name, () => directory.quarantine(name, rot)),
         deletion: this.#deletion,
         checkpoints: {
           starts: () => this.#checkpointStarts(),
@@ -258,9 +306,10 @@ export class LogManager {
     return log;
   }
 
-  #distrust(name: string, fromOffset: number): void {
+  /** The disk that failed may refuse this too. */
+  #leaveWord(name: string, leave: () => void): void {
     try {
-      this.#options.directory.distrust(name, fromOffset);
+      leave();
     } catch (error) {
       this.#options.events.emit('backgroundFailed', { task: `leaving word of ${name}`, error });
     }
@@ -272,6 +321,9 @@ export class LogManager {
     });
   }
 }
+
+const hasRecords = (fs: FileSystem, path: string): boolean =>
+  fs.list(path).some((name) => name.endsWith(logSuffix) && fs.size(`${path}/${name}`) > 0);
 
 /** Null for a directory that was being made when the power went: nothing in it was ever acknowledged. */
 function readTopicId(fs: FileSystem, path: string): string | null {

@@ -74,6 +74,7 @@ export function openMemoryLogs(
   const events = new EventBus();
   const happened = new Map<string, unknown[]>();
   recordEvents(events, happened);
+  nameBoot(fs);
   const directory = DataDirectory.open(fs, dataDir, 1, clock);
   const space = new DiskSpace({ fs, directory: dataDir, clock, events, minFreeBytes, reserveBytes });
   const tails = new TailCache(options.tailCacheBytes ?? 1024 * 1024);
@@ -98,6 +99,15 @@ export function openMemoryLogs(
       }
     },
   };
+}
+
+/** The kernel's name for the time since the power came. */
+function nameBoot(fs: MemoryFileSystem): void {
+  fs.makeDirectory('/proc/sys/kernel/random');
+  const file = fs.open('/proc/sys/kernel/random/boot_id', 'create');
+  file.truncateNow(0);
+  file.writeNow([Buffer.from(`power came ${fs.powerCuts} times`)], 0);
+  file.release();
 }
 
 function recordEvents(events: EventBus, happened: Map<string, unknown[]>): void {

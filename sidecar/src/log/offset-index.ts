@@ -4,6 +4,12 @@ import { IndexFile } from './index-file.ts';
 /** `relativeOffset:i32 position:i32`, sparse: docs/format/offset-index.md. */
 const entrySize = 8;
 
+export interface OffsetEntry {
+  /** The last offset of the batch that begins at `position`. */
+  readonly lastOffset: number;
+  readonly position: number;
+}
+
 /** From an offset to a position at or before the batch that holds it. */
 export class OffsetIndex {
   readonly file: IndexFile;
@@ -21,18 +27,17 @@ export class OffsetIndex {
     entry.writeInt32BE(position, 4);
   }
 
-  /** Where to begin to look for an offset. */
-  lookup(offset: number): number {
+  /** The last entry that is not past an offset, −1 for none. */
+  floor(offset: number): number {
     const relative = offset - this.#baseOffset;
-    const index = this.file.floor((entry) => entry.readInt32BE(0) <= relative);
-    return index < 0 ? 0 : this.file.entry(index).readInt32BE(4);
+    return this.file.floor((entry) => entry.readInt32BE(0) <= relative);
   }
 
-  last(): { lastOffset: number; position: number } | null {
+  last(): OffsetEntry | null {
     return this.at(this.file.count - 1);
   }
 
-  at(index: number): { lastOffset: number; position: number } | null {
+  at(index: number): OffsetEntry | null {
     if (index < 0) return null;
     const entry = this.file.entry(index);
     return { lastOffset: this.#baseOffset + entry.readInt32BE(0), position: entry.readInt32BE(4) };

@@ -27,6 +27,7 @@ import { outlived, type RetentionReason } from './retention.ts';
 import type { SegmentDeletion } from './segment-deletion.ts';
 import type { SegmentList } from './segment-list.ts';
 import { Segment, type BatchPosition } from './segment.ts';
+import { sayRot, type Rot } from './rot.ts';
 import type { Tail, TailCache } from './tail-cache.ts';
 import type { TimeEntry } from './time-index.ts';
 import type { AbortedTransaction } from './transaction-index.ts';
@@ -36,6 +37,14 @@ export class OffsetOutOfRange extends Error {
   constructor(offset: number, log: PartitionLog) {
     super(`${log.name} holds ${log.logStartOffset} to ${log.logEndOffset}, not ${offset}`);
     this.name = 'OffsetOutOfRange';
+  }
+}
+
+/** The offset is at or after bytes that are not what was written: they are not served. */
+export class Quarantined extends Error {
+  constructor(name: string, rot: Rot) {
+    super(`${name} is ${sayRot(rot)}`);
+    this.name = 'Quarantined';
   }
 }
 
@@ -72,6 +81,8 @@ export interface LogDeps {
   readonly tails: TailCache;
   /** Leaves word for the next start that nothing at or after the offset may be trusted. */
   readonly distrust: (partition: string, fromOffset: number) => void;
+  /** Leaves word of rot, until somebody repairs the partition. */
+  readonly quarantine: (partition: string, rot: Rot) => void;
   readonly deletion: SegmentDeletion;
   readonly checkpoints: {
     /** Puts the start of every log on disk: before segments go, so that no restart looks for them. */
@@ -117,7 +128,12 @@ export class PartitionLog {
   #highWatermark: number;
   /** By how much the active segment rolls sooner than `segment.ms`, so that many logs do not roll at once. */
   #jitterMs = 0;
-  #offlineReason: string | null = null;
+  /** Why the disk is not touched any more. */
+  #failure: string | null = null;
+  #rot: Rot | null = null;
+  /** It was opened with rot: no file of it is written. */
+  readonly #isUntouched: boolean;
+  readonly #wasMarked: boolean;
   #isClosed = false;
 
   /** Opens the partition in its directory, new or old, and recovers what the last stop left behind. */
@@ -141,7 +157,9 @@ export class PartitionLog {
       found,
     );
     this.#segments = loaded.segments;
-    this.#logStartOffset = found.logStartOffset;
+    this.#logStartOffset = loaded.logStartOffset;
+    this.#isUntouched = loaded.rot !== null;
+    this.#wasMarked = found.isMarked;
     this.#logEndOffset = this.#highWatermark = loaded.end.offset;
     this.#durability = new Durability(
       {
@@ -157,9 +175,10 @@ export class PartitionLog {
       loaded,
     );
     deps.deletion.delete(loaded.outlived, config.fileDeleteDelayMs);
-    if (loaded.damage !== null) this.#goOffline(loaded.damage);
+    if (loaded.rot !== null) this.#quarantine(loaded.rot);
     // What recovery found unsynced is the background sync's now.
     else if (!this.#durability.isSynced) deps.flusher.add(this);
+    for (const segment of this.#segments.all()) segment.rest();
     const recovered = { logEndOffset: this.#logEndOffset, wasClean: found.isMarked };
     events.emit('recovered', { partition: this.name, ...recovered });
   }
@@ -209,8 +228,19 @@ export class PartitionLog {
     return this.#segments.length;
   }
 
+  /** Why nothing is appended; null when all is well. */
   get offlineReason(): string | null {
-    return this.#offlineReason;
+    return this.#failure ?? (this.#rot === null ? null : sayRot(this.#rot));
+  }
+
+  /** The disk has failed, or the log is closed: nothing is written or synced any more. */
+  get hasStopped(): boolean {
+    return this.#failure !== null;
+  }
+
+  /** Where bytes are not what was written; null when nobody has seen any such. */
+  get rot(): Rot | null {
+    return this.#rot;
   }
 
   get latestEpoch(): number {
@@ -245,7 +275,7 @@ export class PartitionLog {
    * @throws AppendRefused
    */
   appendAsLeader(batches: readonly RecordBatch[], leaderEpoch: number, origin: Origin = 'client'): Appended {
-    if (this.#offlineReason !== null) throw new AppendRefused('KAFKA_STORAGE_ERROR', this.#offlineReason);
+    if (this.offlineReason !== null) throw new AppendRefused('KAFKA_STORAGE_ERROR', this.offlineReason);
     assert(!this.#isClosed && batches.length > 0, 'an append to an open log');
     if (this.#deps.space.isLow && !this.#config.isInternal)
       throw new AppendRefused('KAFKA_STORAGE_ERROR', this.#deps.space.shortage);
@@ -338,7 +368,7 @@ export class PartitionLog {
    * segment that is old: the records of a quiet topic go too.
    */
   async retain(): Promise<void> {
-    if (this.#offlineReason !== null) return;
+    if (this.offlineReason !== null) return;
     const now = this.#deps.clock.now();
     const { isDeleted, retentionMs, retentionBytes } = this.#config;
     if (this.#segments.active.sizeInBytes > 0 && this.#isActiveOld(now)) this.roll();
@@ -367,6 +397,7 @@ export class PartitionLog {
    * @throws OffsetOutOfRange past the high watermark
    */
   async deleteBefore(offset: number): Promise<void> {
+    if (this.#rot !== null) throw new Quarantined(this.name, this.#rot);
     if (offset > this.#highWatermark) throw new OffsetOutOfRange(offset, this);
     // Where the whole log goes, what is written next must have a segment of its own.
     if (offset === this.#logEndOffset && this.#segments.active.sizeInBytes > 0) await this.#beginAnew();
@@ -418,7 +449,7 @@ export class PartitionLog {
    * @param compactedTo where the last one ended
    */
   chooseCompaction(compactedTo: number | null): CompactionChoice | null {
-    if (!this.#config.isCompacted || this.#offlineReason !== null) return null;
+    if (!this.#config.isCompacted || this.offlineReason !== null) return null;
     const segments = this.#segments.all().slice(0, -1);
     if (segments.length === 0) return null;
     const unstable = this.firstUnstableOffset ?? Infinity;
@@ -491,9 +522,20 @@ export class PartitionLog {
     return !this.#isClosed && bases.every((base) => segments.has(base));
   }
 
-  /** Bytes were found that are not what was written: nothing is appended behind them any more. */
-  condemn(reason: string): void {
-    this.#goOffline(reason);
+  /**
+   * Bytes were found that are not what was written. What stands before them is served on; from there on nothing is,
+   * and nothing is appended, until somebody repairs the log.
+   */
+  condemn(rot: Rot): void {
+    if (this.#isClosed || (this.#rot !== null && this.#rot.offset <= rot.offset)) return;
+    this.#quarantine(rot);
+  }
+
+  #quarantine(rot: Rot): void {
+    const deps = this.#deps;
+    this.#rot = rot;
+    deps.quarantine(this.name, rot);
+    deps.events.emit('partitionQuarantined', { partition: this.name, ...rot });
   }
 
   /** Cuts the log before the batch that holds the offset: what a follower has and its leader has not. */
@@ -528,13 +570,8 @@ export class PartitionLog {
     const index = this.#segments.floor(segment.baseOffset);
     for (const later of this.#segments.cutAfter(index)) later.remove();
     segment.truncate(position, offset);
-    const { fs } = this.#deps;
-    recoverProducers(
-      { fs, directory: this.directory, segments: this.#segments },
-      this.#producers,
-      offset,
-      position,
-    );
+    const log = { fs: this.#deps.fs, directory: this.directory, segments: this.#segments };
+    recoverProducers(log, this.#producers, { offset, segment, position });
   }
 
   // The flusher's verbs, which `durability.ts` explains.
@@ -569,12 +606,13 @@ export class PartitionLog {
    * @param maxBytes what may be returned; the last batch may be cut by it, as clients expect
    * @param limitOffset nothing at or past it is read
    * @param atLeastOne the first batch comes whole even when it is larger than `maxBytes`
-   * @throws OffsetOutOfRange
+   * @throws OffsetOutOfRange, Quarantined
    */
   read(offset: number, maxBytes: number, limitOffset: number, atLeastOne: boolean): LogRead {
     if (offset < this.#logStartOffset || offset > this.#logEndOffset)
       throw new OffsetOutOfRange(offset, this);
-    const limit = Math.min(limitOffset, this.durableEndOffset);
+    if (this.#rot !== null && offset >= this.#rot.offset) throw new Quarantined(this.name, this.#rot);
+    const limit = Math.min(limitOffset, this.#readable.offset);
     if (offset >= limit) this.#tail.reachedEnd();
     for (let i = this.#segments.floor(offset); i < this.#segments.length && offset < limit; i++) {
       const segment = this.#segments.at(i)!;
@@ -607,10 +645,19 @@ export class PartitionLog {
     const next = this.#segments.at(index + 1);
     if (next !== undefined && next.baseOffset <= limit) return segment.sizeInBytes;
     // The end that readers ask for again and again is known; any other is looked up.
-    const { durable } = this.#durability;
-    if (limit === durable.offset && segment === durable.segment) return durable.position;
+    const { offset, segmentBase, position } = this.#readable;
+    if (limit === offset && segment.baseOffset === segmentBase) return position;
     const written = this.#durability.writtenSizeOf(segment);
     return this.#find(segment, limit, written)?.position ?? written;
+  }
+
+  /** Where what may be read ends: with what is durable, or before rot. */
+  get #readable(): { readonly offset: number; readonly segmentBase: number; readonly position: number } {
+    const { offset, segment, position } = this.#durability.durable;
+    const rot = this.#rot;
+    if (rot !== null && rot.offset < offset)
+      return { offset: rot.offset, segmentBase: rot.segment, position: rot.position };
+    return { offset, segmentBase: segment.baseOffset, position };
   }
 
   /** Where the earliest undecided transaction begins; null when there is none. */
@@ -640,17 +687,23 @@ export class PartitionLog {
     this.#producers.expire(before);
   }
 
-  /** The first record at or after a time, decoding only the batch that holds it; null when there is none. */
+  /**
+   * The first record at or after a time, decoding only the batch that holds it; null when there is none.
+   * @throws Quarantined where the answer may lie behind rot
+   */
   async offsetForTimestamp(timestamp: number): Promise<Found | null> {
     for (const segment of this.#segments.all()) {
       if (segment.isClosed) continue;
+      const { offset: limit, segmentBase, position } = this.#readable;
+      if (segment.baseOffset >= limit) break;
       const largest = segment.largestTimestamp;
       if (largest === null || largest.timestamp < timestamp) continue;
-      const from = segment.timeIndex.lookup(timestamp - 1)?.offset ?? segment.baseOffset;
-      for (const batch of segment.walk(segment.index.lookup(from), this.#durability.writtenSizeOf(segment))) {
+      const from = segment.lookupTime(timestamp - 1)?.offset ?? segment.baseOffset;
+      const end = segment.baseOffset === segmentBase ? position : this.#durability.writtenSizeOf(segment);
+      for (const batch of segment.walk(segment.startFor(from), end)) {
         if (batch.maxTimestamp < timestamp || batch.lastOffset < this.#logStartOffset) continue;
         // One by one: a compressed batch of some kilobytes can hold millions of records.
-        for (const record of eachRecord(await segment.read(batch))) {
+        for (const record of eachRecord(await this.#readChecked(segment, batch))) {
           if (record.timestamp >= timestamp && record.offset >= this.#logStartOffset)
             return this.#found(record);
         }
@@ -658,7 +711,18 @@ export class PartitionLog {
         if (segment.isClosed) break;
       }
     }
+    if (this.#rot !== null) throw new Quarantined(this.name, this.#rot);
     return null;
+  }
+
+  /** A batch with its records, as it was written. @throws Quarantined */
+  async #readChecked(segment: Segment, place: BatchPosition): Promise<RecordBatch> {
+    const batch = await segment.read(place);
+    if (batch.checkCrc()) return batch;
+    const { baseOffset: offset, position } = place;
+    const rot = { segment: segment.baseOffset, position, offset, reason: 'a batch fails its CRC' };
+    if (!segment.isClosed) this.condemn(rot);
+    throw new Quarantined(this.name, this.#rot ?? rot);
   }
 
   /** The first record with the largest timestamp; null for an empty log. */
@@ -673,6 +737,13 @@ export class PartitionLog {
     return { timestamp, offset, leaderEpoch: this.#epochs.epochOf(offset) };
   }
 
+  /** Lets go of open files while nothing waits for the disk: whoever needs one opens it again. */
+  rest(): void {
+    // The kernel tells of a lost write through the descriptor that wrote, so it stays open until a sync.
+    if (this.#isClosed || !this.#durability.isSynced) return;
+    for (const segment of this.#segments.all()) segment.rest();
+  }
+
   /** Index entries reach their files; at checkpoints, so that a restart has less to scan. */
   flushIndexes(): void {
     if (!this.#isClosed) this.#segments.active.flushIndexes();
@@ -683,7 +754,9 @@ export class PartitionLog {
    * @returns whether everything is on disk
    */
   async close(): Promise<boolean> {
-    if (this.#offlineReason === null) {
+    // What an orderly stop has left, and nobody has touched since, is as it should be.
+    const isAsFound = this.#isUntouched || (this.#wasMarked && !this.#durability.hasChanged);
+    if (this.#failure === null && !isAsFound) {
       try {
         this.#segments.active.seal();
         await this.#durability.syncAll();
@@ -691,7 +764,7 @@ export class PartitionLog {
         this.#fail(`a sync failed: ${(error as Error).message}`);
       }
     }
-    const isWhole = this.#offlineReason === null;
+    const isWhole = this.#failure === null;
     this.abandon();
     return isWhole;
   }
@@ -699,7 +772,7 @@ export class PartitionLog {
   /** Lets go of the files without a word: the partition is deleted. */
   abandon(): void {
     this.#isClosed = true;
-    this.#offlineReason ??= 'the log is closed';
+    this.#failure ??= 'the log is closed';
     this.#durability.stop();
     this.#tail.clear();
     for (const segment of this.#segments.all()) segment.close();
@@ -716,13 +789,9 @@ export class PartitionLog {
 
   /** The disk has failed. What it holds above the last good sync is unknown, now and after a restart. */
   #fail(reason: string): void {
-    if (this.#offlineReason === null) this.#deps.distrust(this.name, this.#durability.recoveryPoint);
-    this.#goOffline(reason);
-  }
-
-  #goOffline(reason: string): void {
-    if (this.#offlineReason !== null) return;
-    this.#offlineReason = reason;
+    if (this.#failure !== null) return;
+    this.#deps.distrust(this.name, this.#durability.recoveryPoint);
+    this.#failure = reason;
     this.#durability.stop();
     this.#deps.events.emit('partitionOffline', { partition: this.name, reason });
     this.onOffline();

@@ -1,8 +1,9 @@
-import { batchHeaderSize, batchOverhead, RecordBatch, safe } from '@rookery/wire';
+import { batchHeaderSize, batchOverhead, RecordBatch } from '@rookery/wire';
 import { assert } from '../invariant.ts';
 import type { File, FileSystem } from '../vfs/file-system.ts';
-import { OffsetIndex } from './offset-index.ts';
+import { OffsetIndex, type OffsetEntry } from './offset-index.ts';
 import { snapshotPath } from './producer-snapshot.ts';
+import type { IndexState } from './recovery.ts';
 import { TimeIndex, type TimeEntry } from './time-index.ts';
 import { TransactionIndex } from './transaction-index.ts';
 
@@ -25,6 +26,10 @@ export interface BatchPosition {
 
 /** How much is read at once while walking from batch to batch. */
 const walkBytes = 4096;
+/** A log of more bytes has index entries, whatever the interval. */
+const unindexedBytesMax = 1024 * 1024;
+/** How many entries of an index that lies are tried before the batches are walked from the first on. */
+const triesMax = 32;
 
 /** The files of one base offset: `.log` and its indexes. Opens them when they are first needed. */
 export class Segment {
@@ -44,6 +49,9 @@ export class Segment {
   firstAppendMs: number | null = null;
   #sinceIndexEntry = 0;
   #isClosed = false;
+  /** The time index was written by another process, and nothing of it has been checked. */
+  #isTimeUnchecked = true;
+  #isIndexLying = false;
 
   /** @param suffix behind the name of each file, while they are not the log's yet */
   constructor(fs: FileSystem, directory: string, baseOffset: number, suffix = '') {
@@ -60,6 +68,14 @@ export class Segment {
 
   get path(): string {
     return `${this.#directory}/${segmentName(this.baseOffset)}${logSuffix}${this.#suffix}`;
+  }
+
+  /** Base offsets of the segments in a directory, ascending. */
+  static basesIn(fs: FileSystem, directory: string): number[] {
+    return fs
+      .list(directory)
+      .filter((name) => name.length === 24 && name.endsWith(logSuffix) && /^\d{20}\./.test(name))
+      .map((name) => Number(name.slice(0, -logSuffix.length)));
   }
 
   /** Gives every file another suffix, the log last: whoever finds it finds the others. Open files stay open. */
@@ -96,9 +112,90 @@ export class Segment {
     return [...indexes, this.path];
   }
 
-  /** The largest timestamp; read from the time index for a segment that was not written by this process. */
+  /**
+   * The largest timestamp. For a segment that was not written by this process its last entry in the time index
+   * tells, once what it says is found in the log: retention deletes by it.
+   */
   get largestTimestamp(): TimeEntry | null {
-    return this.#largest ?? this.timeIndex.last();
+    if (this.#isTimeUnchecked) {
+      this.#isTimeUnchecked = false;
+      this.#largest = this.#checkedLargest();
+    }
+    return this.#largest;
+  }
+
+  #checkedLargest(): TimeEntry | null {
+    let largest = this.timeIndex.last();
+    if (largest !== null && !this.#isTrueTime(largest)) {
+      largest = null;
+      this.#isIndexLying = true;
+    }
+    // What came after the last entry was noted in memory alone, or its entries were lost.
+    const from = largest === null ? 0 : this.#startFor(largest.offset);
+    for (const { maxTimestamp, lastOffset } of this.walk(from, this.sizeInBytes)) {
+      if (maxTimestamp > (largest?.timestamp ?? -1))
+        largest = { timestamp: maxTimestamp, offset: lastOffset };
+    }
+    return largest;
+  }
+
+  /** The last entry that is not younger than `timestamp`, if the log agrees; null when there is none. */
+  lookupTime(timestamp: number): TimeEntry | null {
+    const entry = this.timeIndex.lookup(timestamp);
+    if (entry === null || this.#isTrueTime(entry)) return entry;
+    this.#isIndexLying = true;
+    return null;
+  }
+
+  /** Whether a batch ends at the offset of an entry, and has its time. */
+  #isTrueTime({ timestamp, offset }: TimeEntry): boolean {
+    if (offset < this.baseOffset) return false;
+    const batch = this.find(offset, this.sizeInBytes);
+    // Some versions of Kafka name the record, others the last one of its batch.
+    return batch !== null && batch.baseOffset <= offset && batch.maxTimestamp === timestamp;
+  }
+
+  /** A lookup has met an entry that does not fit the log: the indexes are to be made again. */
+  get hasLyingIndex(): boolean {
+    return this.#isIndexLying;
+  }
+
+  /** What the indexes look like, as far as their last entries tell. */
+  indexState(): IndexState {
+    const { index, timeIndex, sizeInBytes } = this;
+    if (sizeInBytes === 0) return index.file.count === 0 ? 'fitting' : 'lying';
+    if (!index.file.isThere || !timeIndex.file.isThere) return 'missing';
+    const last = index.last();
+    if (last === null) return sizeInBytes > unindexedBytesMax ? 'empty' : 'fitting';
+    const before = index.at(index.file.count - 2);
+    const isRising =
+      before === null || (before.lastOffset < last.lastOffset && before.position < last.position);
+    if (!isRising || !this.#isTrue(last, sizeInBytes)) return 'lying';
+    const time = timeIndex.last();
+    return time === null || this.#isTrueTime(time) ? 'fitting' : 'lying';
+  }
+
+  #isTrue({ lastOffset, position }: OffsetEntry, endPosition: number): boolean {
+    if (position < 0 || position + batchHeaderSize > endPosition) return false;
+    const header = Buffer.allocUnsafe(batchHeaderSize);
+    if (this.log.readNow(header, position) < header.length || !isHeader(header, 0)) return false;
+    const base = int64(header, 0);
+    return base >= this.baseOffset && base + header.readInt32BE(lastOffsetDeltaAt) === lastOffset;
+  }
+
+  /**
+   * Where a batch begins from which on the offset is to be looked for. An index has no checksum, so an entry
+   * counts only when the batch is there of which it speaks; a lying one costs time and nothing else.
+   */
+  #startFor(offset: number, endPosition = this.sizeInBytes): number {
+    let at = this.index.floor(offset);
+    for (let tries = 0; at >= 0 && tries < triesMax; at--, tries++) {
+      const entry = this.index.at(at)!;
+      if (entry.lastOffset <= offset && this.#isTrue(entry, endPosition)) return entry.position;
+      // A reader's end may lie before the entry; what is written tells whether it is true.
+      if (entry.position < endPosition) this.#isIndexLying = true;
+    }
+    return 0;
   }
 
   /** Makes the file before there is something to put in it. */
@@ -125,11 +222,8 @@ export class Segment {
   note(batch: RecordBatch, position: number, indexIntervalBytes: number): void {
     const { lastOffset, maxTimestamp } = batch;
     const largest = this.largestTimestamp;
-    if (largest === null || maxTimestamp > largest.timestamp) {
+    if (largest === null || maxTimestamp > largest.timestamp)
       this.#largest = { timestamp: maxTimestamp, offset: lastOffset };
-    } else {
-      this.#largest ??= largest;
-    }
     if (this.#sinceIndexEntry > indexIntervalBytes) {
       this.index.append(lastOffset, position);
       this.timeIndex.maybeAppend(this.#largest!);
@@ -141,9 +235,14 @@ export class Segment {
 
   /** The batch that holds the offset, or the first one after it; null when the segment ends before. */
   find(offset: number, endPosition: number): BatchPosition | null {
-    for (const batch of this.walk(this.index.lookup(offset), endPosition))
+    for (const batch of this.walk(this.#startFor(offset, endPosition), endPosition))
       if (batch.lastOffset >= offset) return batch;
     return null;
+  }
+
+  /** Where a batch begins that is at or before the one with the offset. */
+  startFor(offset: number): number {
+    return this.#startFor(offset);
   }
 
   /** Batches from a position at which one begins, by their headers alone. */
@@ -177,8 +276,8 @@ export class Segment {
         if (windowSize < batchHeaderSize) return;
       }
       const at = position - windowStart;
-      const sizeInBytes = Math.max(batchHeaderSize, batchOverhead + window.readInt32BE(at + 8));
-      if (position + sizeInBytes > endPosition) return;
+      const sizeInBytes = batchOverhead + window.readInt32BE(at + 8);
+      if (!isHeader(window, at) || position + sizeInBytes > endPosition) return;
       yield { window, at, position, sizeInBytes };
       position += sizeInBytes;
     }
@@ -255,7 +354,15 @@ export class Segment {
       this.transactions.truncateTo(fromOffset);
     }
     this.#largest = this.timeIndex.last();
+    this.#isTimeUnchecked = false;
     this.#sinceIndexEntry = 0;
+  }
+
+  /** Lets go of the open files, until somebody needs them. */
+  rest(): void {
+    this.#log?.release();
+    this.#log = null;
+    for (const { file } of [this.index, this.timeIndex, this.transactions]) file.close();
   }
 
   /** Closes the segment and deletes its files. */
@@ -267,11 +374,7 @@ export class Segment {
 
   close(): void {
     this.#isClosed = true;
-    this.#log?.release();
-    this.#log = null;
-    this.index.file.close();
-    this.timeIndex.file.close();
-    this.transactions.file.close();
+    this.rest();
   }
 }
 
@@ -283,4 +386,16 @@ interface HeaderInWindow {
   readonly sizeInBytes: number;
 }
 
-const int64 = (bytes: Buffer, at: number): number => safe(bytes.readInt32BE(at), bytes.readUInt32BE(at + 4));
+/** Whether the bytes can be a batch's header: a walk ends where they cannot. */
+const isHeader = (bytes: Buffer, at: number): boolean =>
+  bytes[at + magicAt] === 2 &&
+  bytes.readInt32BE(at + 8) >= batchHeaderSize - batchOverhead &&
+  bytes.readUInt32BE(at) <= highestHalf &&
+  bytes.readInt32BE(at + lastOffsetDeltaAt) >= 0;
+
+/** The upper half of the largest offset that a number holds exactly. */
+const highestHalf = 0x1fffff;
+const magicAt = 16;
+const lastOffsetDeltaAt = 23;
+const int64 = (bytes: Buffer, at: number): number =>
+  bytes.readInt32BE(at) * 0x100000000 + bytes.readUInt32BE(at + 4);

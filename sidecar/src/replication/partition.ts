@@ -2,7 +2,13 @@ import type { ErrorName, RecordBatch } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
 import { checkAppend } from '../log/append-checks.ts';
 import { demandOf, looksIntoRecords, prepareAtOnce, type Demand, type Prepare } from '../log/preparation.ts';
-import { OffsetOutOfRange, type Appended, type LogRead, type PartitionLog } from '../log/partition-log.ts';
+import {
+  OffsetOutOfRange,
+  Quarantined,
+  type Appended,
+  type LogRead,
+  type PartitionLog,
+} from '../log/partition-log.ts';
 import { CommitQueue, type Committed } from './commit-queue.ts';
 import { advanceWatermark } from './watermark.ts';
 
@@ -207,7 +213,12 @@ export class Partition {
     const { offset, maxBytes, atLeastOne } = options;
     this.checkLeader(options.currentLeaderEpoch);
     const limit = options.isolation === 'committed' ? this.lastStableOffset : this.#highWatermark;
-    return this.log.read(offset, maxBytes, limit, atLeastOne);
+    try {
+      return this.log.read(offset, maxBytes, limit, atLeastOne);
+    } catch (error) {
+      if (error instanceof Quarantined) throw new NotServed('KAFKA_STORAGE_ERROR', error.message);
+      throw error;
+    }
   }
 
   /**

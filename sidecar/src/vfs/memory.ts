@@ -415,7 +415,8 @@ class MemoryFile implements File {
 
   readNow(into: Uint8Array, position: number): number {
     this.#operate('read');
-    return readFully((rest, at) => this.#content.bytes.copy(rest, 0, at), into, position);
+    const { bytes } = this.#content;
+    return readFully((rest, at) => (at < bytes.length ? bytes.copy(rest, 0, at) : 0), into, position);
   }
 
   async write(chunks: readonly Uint8Array[], position: number): Promise<void> {

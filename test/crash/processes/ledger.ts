@@ -4,6 +4,7 @@ import {
   encodeBatch,
   ErrorCode,
   errorName,
+  type ErrorName,
   fetch,
   produce,
   RecordBatch,
@@ -79,8 +80,8 @@ export class Ledger {
     return found;
   }
 
-  /** Everything that readers may see. */
-  async read(connection: WireConnection): Promise<LogRecord[]> {
+  /** Everything that readers may see, up to the end or the error that is expected there. */
+  async read(connection: WireConnection, until: ErrorName | null = null): Promise<LogRecord[]> {
     const records: LogRecord[] = [];
     for (;;) {
       const fetchOffset = (records.at(-1)?.offset ?? -1) + 1;
@@ -96,6 +97,7 @@ export class Ledger {
         rackId: '',
       });
       const answer = responses[0]!.partitions[0]!;
+      if (errorName(answer.errorCode) === until) return records;
       if (answer.errorCode !== ErrorCode.NONE) throw new Error(`reading: ${errorName(answer.errorCode)}`);
       const bytes = Buffer.concat((answer.records ?? []) as Buffer[]);
       const before = records.length;
@@ -105,7 +107,9 @@ export class Ledger {
         records.push(...decodeRecords(batch).filter(({ offset }) => offset >= fetchOffset));
         at += batch.sizeInBytes;
       }
-      if (records.length === before) return records;
+      if (records.length > before) continue;
+      if (until !== null) throw new Error(`reading ended without ${until}`);
+      return records;
     }
   }
 }

@@ -76,6 +76,7 @@ function secondBatch(): { position: number; offset: number } {
 }
 
 test.each([
+  ['base offset', 7],
   ['batch length', 11],
   ['magic', 16],
   ['CRC', 17],
@@ -90,7 +91,7 @@ test.each([
     const copy = damaged(`orders-0/${active}`, flip(position + at));
     const before = hash('sha1', readFileSync(`${copy}/orders-0/${active}`));
     await withSidecar(copy, async (connection) => {
-      const records = await orders.read(connection);
+      const records = await orders.read(connection, 'KAFKA_STORAGE_ERROR');
       expect(records.map((record) => record.offset)).toEqual(Array.from({ length: offset }, (_, i) => i));
       expect(await new Ledger('orders', {}).write(connection)).toBe('KAFKA_STORAGE_ERROR');
     });
@@ -102,7 +103,7 @@ test('a segment that was cut short takes the partition out of service', async ()
   const { position, offset } = secondBatch();
   const copy = damaged(`orders-0/${active}`, (bytes) => bytes.subarray(0, position + 100));
   await withSidecar(copy, async (connection) => {
-    expect(await orders.read(connection)).toHaveLength(offset);
+    expect(await orders.read(connection, 'KAFKA_STORAGE_ERROR')).toHaveLength(offset);
     expect(await new Ledger('orders', {}).write(connection)).toBe('KAFKA_STORAGE_ERROR');
   });
 });

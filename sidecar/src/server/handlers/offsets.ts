@@ -1,4 +1,5 @@
 import { ErrorCode, listOffsets, offsetForLeaderEpoch, type Request } from '@rookery/wire';
+import { Quarantined } from '../../log/partition-log.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { handler, type Answer, type Handler } from '../handler.ts';
@@ -45,6 +46,7 @@ export function listOffsetsHandler(deps: { replicas: ReplicaManager }): Handler 
       return { partitionIndex, errorCode: 0, ...found };
     } catch (error) {
       if (error instanceof NotServed) return refused(ErrorCode[error.error]);
+      if (error instanceof Quarantined) return refused(ErrorCode.KAFKA_STORAGE_ERROR);
       throw error;
     }
   };

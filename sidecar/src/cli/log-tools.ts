@@ -1,0 +1,132 @@
+import { basename, dirname, resolve } from 'node:path';
+import { Config } from '../config.ts';
+import { SidecarError } from '../errors.ts';
+import {
+  checkPartition,
+  expectedOf,
+  partitionsIn,
+  type Damage,
+  type PartitionCheck,
+} from '../log/log-check.ts';
+import { dump } from '../log/log-dump.ts';
+import { planSkipping, planTruncation, repair, type Repair } from '../log/log-repair.ts';
+import { nodeFileSystem as fs } from '../vfs/node.ts';
+
+// `rookery log …`: reading, checking and mending the files of a log where they lie.
+
+/** Exit code of a check that has found records damaged. */
+const damaged = 1;
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`);
+
+interface Place {
+  readonly dataDir: string;
+  readonly partitions: readonly string[];
+}
+
+/** A partition's directory, or a data directory with many of them. */
+function placeOf(path: string): Place {
+  const directory = resolve(path);
+  if (!fs.isDirectory(directory)) throw new SidecarError('RK0101', `${path} is no directory`);
+  if (fs.list(directory).some((name) => /^\d{20}\.log$/.test(name) || name === 'partition.metadata'))
+    return { dataDir: dirname(directory), partitions: [basename(directory)] };
+  const partitions = partitionsIn(fs, directory);
+  const isDataDirectory = fs.exists(`${directory}/meta.properties`) || partitions.length > 0;
+  if (!isDataDirectory)
+    throw new SidecarError('RK0101', `${path} is neither a data directory nor a partition's`);
+  return { dataDir: directory, partitions };
+}
+
+function check(dataDir: string, partition: string): PartitionCheck {
+  const expected = expectedOf(fs, dataDir, partition, partition.startsWith('__'));
+  return checkPartition(fs, `${dataDir}/${partition}`, expected);
+}
+
+/** Reads every byte, takes no lock and changes nothing; beside a running broker the newest bytes may look unfinished. */
+export function checkLogs(path: string): void {
+  const { dataDir, partitions } = placeOf(path);
+  for (const partition of partitions) {
+    const found = check(dataDir, partition);
+    report(partition, found);
+    if (found.damages.some(({ isTornTail }) => !isTornTail)) process.exitCode = damaged;
+  }
+}
+
+function report(partition: string, found: PartitionCheck): void {
+  const { good, baseOffsets, logStartOffset, logEndOffset, damages, faults } = found;
+  const rot = damages.filter(({ isTornTail }) => !isTornTail);
+  const state = rot.length === 0 ? 'whole' : `DAMAGED from offset ${rot[0]!.offset} on`;
+  const size = `${baseOffsets.length} segments, ${good.records} records in ${good.bytes} bytes`;
+  say(`${partition}: offsets ${logStartOffset} to ${logEndOffset}, ${size}: ${state}`);
+  for (const damage of damages) say(`  ${sayDamage(damage)}`);
+  for (const { file, problem } of faults) say(`  ${file}: ${problem}; made again or left alone by a start`);
+  if (rot.length === 0) return;
+  say(`  repair --truncate-at ${rot[0]!.offset}: ${sayPlan(planTruncation(found, rot[0]!.offset))}`);
+  say(`  repair --skip-batch: ${sayPlan(planSkipping(found))}`);
+}
+
+function sayDamage({
+  segment,
+  position,
+  endPosition,
+  offset,
+  endOffset,
+  reason,
+  isTornTail,
+}: Damage): string {
+  const file = `${String(segment).padStart(20, '0')}.log`;
+  const bytes = endPosition > position ? `${endPosition - position} bytes ` : '';
+  if (isTornTail)
+    return `${file}: ${bytes}at position ${position} are an unfinished tail: ${reason}; a start cuts it`;
+  const offsets =
+    endOffset > offset ? `offsets ${offset} to ${endOffset - 1}` : `what follows offset ${offset}`;
+  return `${file}: ${bytes}at position ${position}: ${reason} (${offsets})`;
+}
+
+function sayPlan(plan: Repair): string {
+  if (plan.kind === 'truncate') {
+    const { endOffset, lost } = plan;
+    return `the log ends at offset ${endOffset}; of what can be read, ${lost.records} records in ${lost.batches} batches (${lost.bytes} bytes, ${lost.segments} segments) are lost`;
+  }
+  const offsets = plan.damages.reduce((sum, { offset, endOffset }) => sum + endOffset - offset, 0);
+  return `${offsets} offsets that cannot be read become empty; nothing that can be read is lost`;
+}
+
+export interface RepairFlags {
+  readonly truncateAt?: string;
+  readonly skipBatch?: true;
+}
+
+/** Says what it is going to do, and does exactly that; without an option it only says what could be done. */
+export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags): void {
+  const { dataDir, partitions } = placeOf(path);
+  if (dataDir === resolve(path))
+    throw new SidecarError('RK0101', `${path} is a data directory: name the directory of one partition`);
+  if (truncateAt !== undefined && skipBatch)
+    throw new SidecarError('RK0101', 'either --truncate-at or --skip-batch');
+  const offset = Number(truncateAt ?? 0);
+  if (!Number.isSafeInteger(offset) || offset < 0)
+    throw new SidecarError('RK0101', `--truncate-at ${truncateAt}: an offset is expected`);
+  const partition = partitions[0]!;
+  const found = check(dataDir, partition);
+  if (truncateAt === undefined && !skipBatch) {
+    report(partition, found);
+    throw new SidecarError('RK0101', 'nothing was changed: choose --truncate-at OFFSET or --skip-batch');
+  }
+  const plan = skipBatch ? planSkipping(found) : planTruncation(found, offset);
+  say(`${partition}: ${sayPlan(plan)}`);
+  const config = new Config({}).logConfig({});
+  repair({ fs, dataDir, partition, config }, found, plan);
+  const after = check(dataDir, partition);
+  report(partition, after);
+  if (after.damages.length > 0) throw new SidecarError('RK0306', `${partition} is still not whole`);
+}
+
+export function dumpFiles(paths: readonly string[]): void {
+  for (const path of paths) {
+    const lines = fs.isDirectory(path) ? null : dump(fs, resolve(path));
+    if (lines === null) throw new SidecarError('RK0101', `${path} is no file`);
+    if (paths.length > 1) say(`${path}:`);
+    for (const line of lines) say(line);
+  }
+}

@@ -1,0 +1,344 @@
+import { batchHeaderSize, batchOverhead, RecordBatch, WireError } from '@rookery/wire';
+import { readFile, type File, type FileSystem } from '../vfs/file-system.ts';
+import { parseOffsets } from './checkpoint.ts';
+import { decodeSnapshot } from './producer-snapshot.ts';
+import { decide, fileTable, kindOf } from './recovery.ts';
+import { scanNow } from './segment-scan.ts';
+import { Segment, segmentName } from './segment.ts';
+
+/** What a partition's directory is measured against: what the data directory knows of it. */
+export interface Expected {
+  readonly logStartOffset: number | null;
+  /** Null when nobody knows. */
+  readonly recoveryPoint: number | null;
+  /** It is or was compacted. */
+  readonly mayHaveHoles: boolean;
+}
+
+/** Bytes that are no batch, or a batch that is not there, and what stands around them. */
+export interface Damage {
+  /** Base offset of the segment in which it begins. */
+  readonly segment: number;
+  readonly position: number;
+  /** Where the next good bytes begin in that segment; its end where nothing good follows. */
+  readonly endPosition: number;
+  /** The offsets that cannot be read: from here… */
+  readonly offset: number;
+  /** …to the one before this. */
+  readonly endOffset: number;
+  readonly reason: string;
+  /** Nothing good follows, and it is above the recovery point: the next start cuts it, as after any crash. */
+  readonly isTornTail: boolean;
+}
+
+/** A file that is made again from the log, or goes: nothing is lost with it. */
+export interface Fault {
+  readonly file: string;
+  readonly problem: string;
+}
+
+/** Good records in a stretch of the log. */
+export interface Stretch {
+  readonly segments: number;
+  readonly batches: number;
+  readonly records: number;
+  readonly bytes: number;
+}
+
+export interface PartitionCheck {
+  readonly directory: string;
+  readonly baseOffsets: readonly number[];
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+  readonly good: Stretch;
+  readonly batches: readonly GoodBatch[];
+  readonly damages: readonly Damage[];
+  readonly faults: readonly Fault[];
+  /** The good records at or behind an offset: what is lost when the log is cut there. */
+  behind(offset: number): Stretch;
+}
+
+export interface GoodBatch {
+  readonly segment: number;
+  readonly position: number;
+  readonly baseOffset: number;
+  readonly lastOffset: number;
+  readonly maxTimestamp: number;
+  readonly sizeInBytes: number;
+  readonly recordCount: number;
+}
+
+/** Reads every byte of a partition and says what is wrong with it. Writes nothing and takes no lock. */
+export function checkPartition(fs: FileSystem, directory: string, expected: Expected): PartitionCheck {
+  return new Check(fs, directory, expected).run();
+}
+
+class Check {
+  readonly #fs: FileSystem;
+  readonly #directory: string;
+  readonly #expected: Expected;
+  readonly #batches: GoodBatch[] = [];
+  readonly #damages: Damage[] = [];
+  readonly #faults: Fault[] = [];
+
+  constructor(fs: FileSystem, directory: string, expected: Expected) {
+    this.#fs = fs;
+    this.#directory = directory;
+    this.#expected = expected;
+  }
+
+  run(): PartitionCheck {
+    const bases = Segment.basesIn(this.#fs, this.#directory);
+    const logStartOffset = this.#expected.logStartOffset ?? bases[0] ?? 0;
+    let next = bases[0] ?? logStartOffset;
+    if (next > logStartOffset)
+      this.#damage(
+        { segment: next, position: 0, endPosition: 0, offset: logStartOffset, endOffset: next },
+        `the log starts at ${logStartOffset}, its first segment at ${next}`,
+      );
+    bases.forEach((base, i) => (next = this.#segment(base, next, bases[i + 1] ?? null)));
+    const recoveryPoint = this.#expected.recoveryPoint ?? 0;
+    const last = bases.at(-1);
+    if (last !== undefined && Math.max(next, logStartOffset) < recoveryPoint && !this.#endsDamaged(next)) {
+      const position = this.#fs.size(this.#path(last));
+      const place = {
+        segment: last,
+        position,
+        endPosition: position,
+        offset: next,
+        endOffset: recoveryPoint,
+      };
+      this.#damage(place, `the log ends at ${next}, before its recovery point ${recoveryPoint}`);
+    }
+    this.#names();
+    return {
+      directory: this.#directory,
+      baseOffsets: bases,
+      logStartOffset,
+      logEndOffset: next,
+      good: stretchOf(this.#batches),
+      batches: this.#batches,
+      damages: this.#damages,
+      faults: this.#faults,
+      behind: (offset) => stretchOf(this.#batches.filter(({ lastOffset }) => lastOffset >= offset)),
+    };
+  }
+
+  #endsDamaged(next: number): boolean {
+    return this.#damages.at(-1)?.endOffset === next && this.#damages.length > 0;
+  }
+
+  #path(base: number): string {
+    return `${this.#directory}/${segmentName(base)}.log`;
+  }
+
+  #damage(place: Omit<Damage, 'reason' | 'isTornTail'>, reason: string, isTornTail = false): void {
+    this.#damages.push({ ...place, reason, isTornTail });
+  }
+
+  /** @returns the offset after the segment */
+  #segment(base: number, expected: number, nextBase: number | null): number {
+    const { mayHaveHoles, recoveryPoint } = this.#expected;
+    if (base !== expected && !(mayHaveHoles && base > expected)) this.#gap(base, expected);
+    const holesUpTo = mayHaveHoles ? Infinity : (this.#expected.logStartOffset ?? 0);
+    const log = this.#fs.open(this.#path(base), 'read');
+    const first = this.#batches.length;
+    let nextOffset = base;
+    try {
+      for (let from = 0; ;) {
+        const note = (batch: RecordBatch, position: number): void =>
+          void this.#batches.push(placed(batch, base, position));
+        const scanned = scanNow(log, { from, expected: nextOffset, holesUpTo, note });
+        nextOffset = scanned.nextOffset;
+        if (scanned.damage === null) break;
+        const good = findBatch(log, scanned.position + 1, nextOffset, nextBase ?? Infinity);
+        const endPosition = good?.position ?? log.size();
+        const endOffset = good?.baseOffset ?? nextBase ?? Math.max(recoveryPoint ?? 0, nextOffset);
+        const isTornTail =
+          good === null && nextBase === null && recoveryPoint !== null && nextOffset >= recoveryPoint;
+        const place = {
+          segment: base,
+          position: scanned.position,
+          endPosition,
+          offset: nextOffset,
+          endOffset,
+        };
+        this.#damage(place, scanned.damage, isTornTail);
+        nextOffset = isTornTail ? nextOffset : endOffset;
+        if (good === null) break;
+        from = good.position;
+      }
+    } finally {
+      log.release();
+    }
+    this.#indexes(base, this.#batches.slice(first));
+    return nextOffset;
+  }
+
+  #gap(base: number, expected: number): void {
+    const before = Segment.basesIn(this.#fs, this.#directory).findLast((other) => other < base);
+    if (before === undefined) return;
+    const position = this.#fs.size(this.#path(before));
+    const place = { segment: before, position, endPosition: position, offset: expected, endOffset: base };
+    this.#damage(place, `a segment begins at ${base} where ${expected} should come`);
+  }
+
+  #indexes(base: number, batches: readonly GoodBatch[]): void {
+    if (batches.length === 0) return;
+    const byPosition = new Map(batches.map((batch) => [batch.position, batch]));
+    const isSealed = base !== Segment.basesIn(this.#fs, this.#directory).at(-1);
+    this.#entries(base, '.index', 8, isSealed, (entry, before) => {
+      const position = entry.readInt32BE(4);
+      if (byPosition.get(position)?.lastOffset !== base + entry.readInt32BE(0))
+        return 'leads to no such batch';
+      return before !== null && before.readInt32BE(4) >= position ? 'is not behind the one before it' : null;
+    });
+    this.#entries(base, '.timeindex', 12, isSealed, (entry, before) => {
+      const timestamp = Number(entry.readBigInt64BE(0));
+      const offset = base + entry.readInt32BE(8);
+      const batch = batches.find(({ lastOffset }) => lastOffset >= offset);
+      if (batch === undefined || batch.baseOffset > offset || batch.maxTimestamp !== timestamp)
+        return 'names a time that its batch has not';
+      return before !== null && Number(before.readBigInt64BE(0)) >= timestamp
+        ? 'is not younger than the one before it'
+        : null;
+    });
+    this.#entries(base, '.txnindex', 34, false, (entry) => {
+      const [first, last] = [Number(entry.readBigInt64BE(10)), Number(entry.readBigInt64BE(18))];
+      return entry.readInt16BE(0) !== 0 || first > last || last < base ? 'is no aborted transaction' : null;
+    });
+  }
+
+  #entries(
+    base: number,
+    suffix: string,
+    size: number,
+    mustBeThere: boolean,
+    problemOf: (entry: Buffer, before: Buffer | null) => string | null,
+  ): void {
+    const file = `${segmentName(base)}${suffix}`;
+    const bytes = readFile(this.#fs, `${this.#directory}/${file}`);
+    if (bytes === null) {
+      if (mustBeThere) this.#faults.push({ file, problem: 'it is missing' });
+      return;
+    }
+    if (bytes.length % size !== 0)
+      this.#faults.push({ file, problem: `its last entry is cut: ${bytes.length} bytes` });
+    let before: Buffer | null = null;
+    for (let at = 0; at + size <= bytes.length; at += size) {
+      const entry = bytes.subarray(at, at + size);
+      const problem = problemOf(entry, before);
+      if (problem !== null) return void this.#faults.push({ file, problem: `entry ${at / size} ${problem}` });
+      before = entry;
+    }
+  }
+
+  /** What the names of the files tell, and those files that have a checksum or a form of their own. */
+  #names(): void {
+    const names = this.#fs.list(this.#directory);
+    const logs = new Set(names.filter((name) => kindOf(name) === 'log').map((name) => name.slice(0, 20)));
+    for (const file of names) {
+      const kind = kindOf(file);
+      const { action } = decide(fileTable, { kind, hasLog: logs.has(file.slice(0, 20)) });
+      if (action === 'remove') this.#faults.push({ file, problem: 'a start will remove it' });
+      if (action === 'finish') this.#faults.push({ file, problem: 'a start will finish this compaction' });
+      if (kind === 'strange') this.#faults.push({ file, problem: 'it is nothing that a log has' });
+      const bytes = kind === 'snapshot' ? readFile(this.#fs, `${this.#directory}/${file}`) : null;
+      if (bytes !== null && decodeSnapshot(bytes) === null)
+        this.#faults.push({ file, problem: 'its CRC or its form is wrong' });
+    }
+    const epochs = readFile(this.#fs, `${this.#directory}/leader-epoch-checkpoint`);
+    if (epochs !== null && !/^0\n\d+\n(\d+ \d+\n)*$/.test(epochs.toString('latin1')))
+      this.#faults.push({ file: 'leader-epoch-checkpoint', problem: 'it is no checkpoint' });
+    const metadata = readFile(this.#fs, `${this.#directory}/partition.metadata`)?.toString('latin1') ?? '';
+    if (!/^topic_id: \S{22}$/m.test(metadata))
+      this.#faults.push({ file: 'partition.metadata', problem: 'it names no topic' });
+  }
+}
+
+const placed = (batch: RecordBatch, segment: number, position: number): GoodBatch => ({
+  segment,
+  position,
+  baseOffset: batch.baseOffset,
+  lastOffset: batch.lastOffset,
+  maxTimestamp: batch.maxTimestamp,
+  sizeInBytes: batch.sizeInBytes,
+  recordCount: batch.recordCount,
+});
+
+function stretchOf(batches: readonly GoodBatch[]): Stretch {
+  let [records, bytes] = [0, 0];
+  for (const { recordCount, sizeInBytes } of batches) {
+    records += recordCount;
+    bytes += sizeInBytes;
+  }
+  return {
+    segments: new Set(batches.map(({ segment }) => segment)).size,
+    batches: batches.length,
+    records,
+    bytes,
+  };
+}
+
+const windowBytes = 1 << 20;
+
+/** The first whole batch at or after a position whose offsets fit in between; null when there is none. */
+function findBatch(
+  log: File,
+  from: number,
+  offsetMin: number,
+  offsetLimit: number,
+): { position: number; baseOffset: number } | null {
+  const size = log.size();
+  for (let start = from; start + batchHeaderSize <= size;) {
+    const window = Buffer.alloc(Math.min(windowBytes, size - start));
+    log.readNow(window, start);
+    const last = window.length - batchHeaderSize;
+    for (let at = 0; at <= last; at++) {
+      // A byte in 256 looks like the magic; the rest of a header seldom follows.
+      if (window[at + 16] !== 2) continue;
+      const length = batchOverhead + window.readInt32BE(at + 8);
+      if (length < batchHeaderSize || start + at + length > size) continue;
+      const baseOffset = window.readInt32BE(at) * 0x100000000 + window.readUInt32BE(at + 4);
+      if (baseOffset < offsetMin || baseOffset >= offsetLimit) continue;
+      if (isWhole(log, start + at, length)) return { position: start + at, baseOffset };
+    }
+    start += last + 1;
+  }
+  return null;
+}
+
+function isWhole(log: File, position: number, length: number): boolean {
+  const bytes = Buffer.alloc(length);
+  log.readNow(bytes, position);
+  try {
+    return RecordBatch.read(bytes, 0)?.checkCrc() ?? false;
+  } catch (error) {
+    if (error instanceof WireError) return false;
+    throw error;
+  }
+}
+
+/** A data directory's partitions, and what it knows of each. */
+export function partitionsIn(fs: FileSystem, path: string): string[] {
+  return fs
+    .list(path)
+    .filter((name) => /^.+-\d+$/.test(name) && fs.isDirectory(`${path}/${name}`))
+    .filter((name) => !name.endsWith('-delete'));
+}
+
+export function expectedOf(
+  fs: FileSystem,
+  dataDir: string,
+  partition: string,
+  isCompacted: boolean,
+): Expected {
+  const offsets = (name: string): ReadonlyMap<string, number> | null =>
+    parseOffsets(readFile(fs, `${dataDir}/${name}`)?.toString('utf8') ?? '');
+  const points = offsets('recovery-point-offset-checkpoint');
+  return {
+    logStartOffset: offsets('log-start-offset-checkpoint')?.get(partition) ?? null,
+    recoveryPoint: points === null ? null : (points.get(partition) ?? 0),
+    mayHaveHoles: isCompacted || (offsets('cleaner-offset-checkpoint')?.has(partition) ?? false),
+  };
+}
