@@ -129,6 +129,7 @@ async function open(
       mapBytesMax: config.long('log.cleaner.dedupe.buffer.size'),
       ...(compact === undefined ? {} : { compact }),
     },
+    scrubBytesPerSecond: config.long('scrub.bytes.per.second'),
     configOf: (name) => logConfig(view.image.topicByName(name)),
   });
   opened.push(() => logs.close());

@@ -92,6 +92,8 @@ const actedOn: Readonly<Record<string, string>> = {
   'queued.max.request.bytes': 'bytes of large requests that may be in memory; connections wait for room',
   'sendfile.enable':
     'readers on plaintext sockets get files by sendfile, where the system has it; else through a buffer',
+  'scrub.bytes.per.second':
+    'how fast closed segments are read again in search of bytes that the disk has changed; 0 for never',
   'socket.request.max.bytes': 'the largest request; a larger one closes its connection',
   'tail.cache.bytes':
     'memory in which the newest bytes of busy partitions stay for readers at the tail; 0 for none',
@@ -128,6 +130,7 @@ admin.listener string 127.0.0.1:9644
 disk.min.free.bytes long 268435456 0..
 disk.reserve.bytes long 4194304 0..
 flush.mode string - sync/interval/os
+scrub.bytes.per.second long 4194304 0..
 sendfile.enable boolean true
 tail.cache.bytes long 33554432 0..
 `;

@@ -10,6 +10,7 @@ import { Flusher, unsyncedBytesMax } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { Checkpointed } from './log-loader.ts';
 import { PartitionLog } from './partition-log.ts';
+import { Scrubber } from './scrubber.ts';
 import { SegmentDeletion } from './segment-deletion.ts';
 import { logSuffix, segmentName } from './segment.ts';
 import type { TailCache } from './tail-cache.ts';
@@ -30,6 +31,8 @@ export interface LogManagerOptions {
     /** Where plans are carried out; on the loop where nothing is said. */
     readonly compact?: (plan: CompactionPlan, signal: AbortSignal) => Promise<CompactionResult>;
   };
+  /** How fast closed segments are read again; 0 or nothing for never. */
+  readonly scrubBytesPerSecond?: number;
   /** Bytes that may be written and not synced; 256 MiB unless a test wants fewer. */
   readonly unsyncedBytesMax?: number;
 }
@@ -50,6 +53,7 @@ export class LogManager {
   readonly #highWatermarks: Checkpoint;
   readonly #deletion: SegmentDeletion;
   readonly #cleaner: Cleaner | null;
+  readonly #scrubber: Scrubber;
   readonly #compactedTo: Map<string, number>;
   /** What the checkpoints said at the start; null for one that is missing or damaged. */
   readonly #foundPoints: Offsets | null;
@@ -69,6 +73,12 @@ export class LogManager {
     const cleanerOffsets = new Checkpoint(fs, `${directory.path}/cleaner-offset-checkpoint`);
     this.#compactedTo = new Map(cleanerOffsets.read() ?? []);
     this.#cleaner = this.#openCleaner(() => cleanerOffsets.write(() => this.#compactedTo));
+    this.#scrubber = new Scrubber({
+      clock: options.clock,
+      events: options.events,
+      logs: () => this.#logs.values(),
+      bytesPerSecond: options.scrubBytesPerSecond ?? 0,
+    });
     this.#flusher = new Flusher(
       options.clock,
       options.unsyncedBytesMax ?? unsyncedBytesMax,
@@ -194,6 +204,11 @@ export class LogManager {
     await this.#cleaner?.clean();
   }
 
+  /** Reads every closed segment again, now. */
+  scrub(): Promise<void> {
+    return this.#scrubber.scrub();
+  }
+
   /** Forgets producers that were silent for so long. */
   expireProducers(silentMs: number): void {
     const before = this.#options.clock.now() - silentMs;
@@ -205,6 +220,7 @@ export class LogManager {
     await this.#cleaner?.stop();
     this.#deletion.stop();
     this.#flusher.stop();
+    this.#scrubber.stop();
     const logs = [...this.#logs.values()];
     const whole: boolean[] = [];
     // Some at a time: each opens a few files, and there may be more logs than descriptors.

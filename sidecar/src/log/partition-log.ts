@@ -26,6 +26,7 @@ import { ProducerState, type SentBatch } from './producer-state.ts';
 import { outlived, type RetentionReason } from './retention.ts';
 import type { SegmentDeletion } from './segment-deletion.ts';
 import type { SegmentList } from './segment-list.ts';
+import { scan } from './segment-scan.ts';
 import { Segment, type BatchPosition } from './segment.ts';
 import { sayRot, type Rot } from './rot.ts';
 import type { Tail, TailCache } from './tail-cache.ts';
@@ -735,6 +736,24 @@ export class PartitionLog {
 
   #found({ timestamp, offset }: TimeEntry): Found {
     return { timestamp, offset, leaderEpoch: this.#epochs.epochOf(offset) };
+  }
+
+  /**
+   * Reads every closed segment and checks its batches; rot that it meets takes the log out of service there.
+   * @param pause told how much was read; false ends the reading
+   */
+  async scrub(pause: (bytes: number) => Promise<boolean>): Promise<void> {
+    const holesUpTo = this.#config.isCompacted ? Infinity : this.#logStartOffset;
+    for (const segment of this.#segments.all().slice(0, -1)) {
+      if (this.offlineReason !== null) return;
+      if (segment.isClosed) continue;
+      const { baseOffset: expected, sizeInBytes: until } = segment;
+      const scanned = await scan(segment.log, { from: 0, expected, until, holesUpTo }, pause);
+      if (scanned === null) return;
+      if (scanned.damage === null || segment.isClosed) continue;
+      const { position, nextOffset: offset, damage: reason } = scanned;
+      return this.condemn({ segment: expected, position, offset, reason });
+    }
   }
 
   /** Lets go of open files while nothing waits for the disk: whoever needs one opens it again. */

@@ -49,6 +49,20 @@ export async function scan(
   pause: (bytes: number) => Promise<boolean>,
 ): Promise<Scanned | null> {
   const batches = new BatchReader(options, options.until ?? log.size());
+  // The segment may be closed while a piece is on its way.
+  log.retain();
+  try {
+    return await scanPieces(log, batches, pause);
+  } finally {
+    log.release();
+  }
+}
+
+async function scanPieces(
+  log: File,
+  batches: BatchReader,
+  pause: (bytes: number) => Promise<boolean>,
+): Promise<Scanned | null> {
   for (let want = batches.next(); want !== null; want = batches.next()) {
     const bytes = Buffer.allocUnsafe(want.size);
     batches.take(bytes.subarray(0, await log.read(bytes, want.position)));
