@@ -173,7 +173,7 @@ describe('a start', () => {
   test('runs in the very process that was started', async () => {
     const { child } = await started(['--data-dir', dir, ...free]);
     expect(readFileSync(`/proc/${child.pid!}/cmdline`, 'utf8')).toMatch(
-      /^[^\0]*node\0[^\0]*main\.js\0start\0/,
+      /^[^\0]*node\0(?:--[^\0]*\0)*[^\0]*main\.js\0start\0/,
     );
   });
 });
