@@ -1,6 +1,7 @@
 import { Config } from '@rookery/sidecar/rooms/config';
 import { EventBus, type Events } from '@rookery/sidecar/rooms/events';
-import { Quarantined, type PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
+import { Quarantined } from '@rookery/sidecar/rooms/log/log-reader';
+import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { FileRegion } from '@rookery/sidecar/rooms/vfs/file-region';

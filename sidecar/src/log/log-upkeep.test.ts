@@ -2,7 +2,8 @@ import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
 import { batchOf, openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
 import type { FileRegion } from '../vfs/file-region.ts';
-import { OffsetOutOfRange, type PartitionLog } from './partition-log.ts';
+import { OffsetOutOfRange } from './log-reader.ts';
+import { type PartitionLog } from './partition-log.ts';
 
 const dayMs = 86_400_000;
 const began = 1_700_000_000_000;

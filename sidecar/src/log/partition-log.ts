@@ -1,53 +1,37 @@
-import type { ByteSpan, RecordBatch } from '@rookery/wire';
-import { eachRecord } from '@rookery/wire';
+import type { RecordBatch } from '@rookery/wire';
 import type { Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import { assert } from '../invariant.ts';
-import { FileRegion } from '../vfs/file-region.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import { AppendRefused, checkAppend, type Origin } from './append-checks.ts';
 import type { Flusher } from './flusher.ts';
 import { chooseCompaction, type CompactionChoice } from './compaction-choice.ts';
-import {
-  cleanedSuffix,
-  swapSuffix,
-  type CompactionPlan,
-  type CompactionResult,
-  type Replacement,
-} from './compaction.ts';
+import type { CompactionPlan, CompactionResult } from './compaction.ts';
 import type { DiskSpace } from './disk-space.ts';
 import { Durability, type End } from './durability.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { LogConfig } from '../log-config.ts';
 import { loadLog, type Checkpointed } from './log-loader.ts';
+import {
+  LogReader,
+  OffsetOutOfRange,
+  Quarantined,
+  type Found,
+  type LogRead,
+  type ReadableLog,
+} from './log-reader.ts';
 import { noteBatch, recoverProducers } from './producer-recovery.ts';
-import { snapshotPath, type ProducerSnapshot } from './producer-snapshot.ts';
+import type { ProducerSnapshot } from './producer-snapshot.ts';
 import { ProducerState, type SentBatch } from './producer-state.ts';
 import { outlived, type RetentionReason } from './retention.ts';
 import type { SegmentDeletion } from './segment-deletion.ts';
 import type { SegmentList } from './segment-list.ts';
 import { scan } from './segment-scan.ts';
-import { Segment, type BatchPosition } from './segment.ts';
+import { swapSegments } from './segment-swap.ts';
+import { Segment } from './segment.ts';
 import { sayRot, type Rot } from './rot.ts';
 import type { Tail, TailCache } from './tail-cache.ts';
-import type { TimeEntry } from './time-index.ts';
 import type { AbortedTransaction } from './transaction-index.ts';
-
-/** The offset asked for is before the log's start or after its end. */
-export class OffsetOutOfRange extends Error {
-  constructor(offset: number, log: PartitionLog) {
-    super(`${log.name} holds ${log.logStartOffset} to ${log.logEndOffset}, not ${offset}`);
-    this.name = 'OffsetOutOfRange';
-  }
-}
-
-/** The offset is at or after bytes that are not what was written: they are not served. */
-export class Quarantined extends Error {
-  constructor(name: string, rot: Rot) {
-    super(`${name} is ${sayRot(rot)}`);
-    this.name = 'Quarantined';
-  }
-}
 
 export interface Appended {
   readonly baseOffset: number;
@@ -55,15 +39,6 @@ export interface Appended {
   /** Milliseconds, −1 when the records keep their own times. */
   readonly logAppendTime: number;
   readonly logStartOffset: number;
-}
-
-export interface LogRead {
-  readonly spans: readonly ByteSpan[];
-  readonly sizeInBytes: number;
-}
-
-export interface Found extends TimeEntry {
-  readonly leaderEpoch: number;
 }
 
 export interface LogIdentity {
@@ -96,7 +71,6 @@ export interface LogDeps {
 /** A number in [0, 1). */
 const chanceOf = (clock: Clock): number => clock.randomBytes(4).readUInt32LE(0) / 2 ** 32;
 
-const nothing: LogRead = { spans: [], sizeInBytes: 0 };
 /** The furthest an offset may be from its segment's base: indexes keep it in 31 bits. */
 const relativeOffsetMax = 0x7fffffff;
 
@@ -122,6 +96,7 @@ export class PartitionLog {
   readonly #durability: Durability;
   /** The newest batches, for readers at the tail. */
   readonly #tail: Tail;
+  readonly #reader: LogReader;
   readonly #producers = new ProducerState();
   #config: LogConfig;
   #logStartOffset: number;
@@ -175,6 +150,7 @@ export class PartitionLog {
       },
       loaded,
     );
+    this.#reader = new LogReader(this.#readable());
     deps.deletion.delete(loaded.outlived, config.fileDeleteDelayMs);
     if (loaded.rot !== null) this.#quarantine(loaded.rot);
     // What recovery found unsynced is the background sync's now.
@@ -182,6 +158,28 @@ export class PartitionLog {
     for (const segment of this.#segments.all()) segment.rest();
     const recovered = { logEndOffset: this.#logEndOffset, wasClean: found.isMarked };
     events.emit('recovered', { partition: this.name, ...recovered });
+  }
+
+  /** This log as its readers see it, whatever moves. */
+  #readable(): ReadableLog {
+    const log = this as PartitionLog;
+    return {
+      name: log.name,
+      segments: this.#segments,
+      durability: this.#durability,
+      tail: this.#tail,
+      epochs: this.#epochs,
+      get logStartOffset() {
+        return log.logStartOffset;
+      },
+      get logEndOffset() {
+        return log.logEndOffset;
+      },
+      get rot() {
+        return log.rot;
+      },
+      condemn: (rot) => this.condemn(rot),
+    };
   }
 
   get name(): string {
@@ -482,45 +480,20 @@ export class PartitionLog {
     };
   }
 
-  /**
-   * Puts compacted segments in the place of those that they were made from. The new ones take over under a name
-   * that a start recognises as complete, so that at every moment either they or the old ones are the log's.
-   *
-   * @returns false when the log has changed meanwhile: then the new segments are dropped
-   */
-  async swap({ replacements }: CompactionResult): Promise<boolean> {
-    const { fs, deletion } = this.#deps;
-    const cleanedOf = ({ baseOffset }: Replacement): Segment =>
-      new Segment(fs, this.directory, baseOffset, cleanedSuffix);
-    // Compacted segments have holes between them. Recovery takes a hole for the end of the log, so it must not
-    // begin before them: what is compacted is below the recovery point, and that must be on disk first.
-    await this.#deps.checkpoints.recoveryPoints();
-    for (const [i, { baseOffset, replaces }] of replacements.entries()) {
-      const cleaned = cleanedOf(replacements[i]!);
-      const giveUp = (): boolean => {
-        cleaned.remove();
-        for (const later of replacements.slice(i + 1)) cleanedOf(later).remove();
-        return false;
-      };
-      if (!this.#has(replaces)) return giveUp();
-      cleaned.rename(swapSuffix);
-      await fs.syncDirectory(this.directory);
-      if (!this.#has(replaces)) return giveUp();
-      const replaced = this.#segments.replace(replaces, cleaned);
-      this.#durability.forget(replaced);
-      const snapshot = snapshotPath(this.directory, baseOffset);
-      deletion.delete(replaced, this.#config.fileDeleteDelayMs, [snapshot]);
-      await fs.syncDirectory(this.directory);
-      if (cleaned.isClosed) continue;
-      cleaned.rename('');
-      await fs.syncDirectory(this.directory);
-    }
-    return true;
-  }
-
-  #has(bases: readonly number[]): boolean {
-    const segments = new Set(this.#segments.all().map(({ baseOffset }) => baseOffset));
-    return !this.#isClosed && bases.every((base) => segments.has(base));
+  /** @returns false when the log has changed meanwhile: then the new segments are dropped */
+  swap(result: CompactionResult): Promise<boolean> {
+    const { fs, deletion, checkpoints } = this.#deps;
+    return swapSegments(result.replacements, {
+      fs,
+      directory: this.directory,
+      segments: this.#segments,
+      isClosed: () => this.#isClosed,
+      keepRecoveryPoint: () => checkpoints.recoveryPoints(),
+      replaced: (segments, keep) => {
+        this.#durability.forget(segments);
+        deletion.delete(segments, this.#config.fileDeleteDelayMs, keep);
+      },
+    });
   }
 
   /**
@@ -601,82 +574,29 @@ export class PartitionLog {
     return this.#durability.flushMs;
   }
 
-  /**
-   * Whole batches from the one that holds `offset`, out of one segment.
-   *
-   * @param maxBytes what may be returned; the last batch may be cut by it, as clients expect
-   * @param limitOffset nothing at or past it is read
-   * @param atLeastOne the first batch comes whole even when it is larger than `maxBytes`
-   * @throws OffsetOutOfRange, Quarantined
-   */
-  read(offset: number, maxBytes: number, limitOffset: number, atLeastOne: boolean): LogRead {
-    if (offset < this.#logStartOffset || offset > this.#logEndOffset)
-      throw new OffsetOutOfRange(offset, this);
-    if (this.#rot !== null && offset >= this.#rot.offset) throw new Quarantined(this.name, this.#rot);
-    const limit = Math.min(limitOffset, this.#readable.offset);
-    if (offset >= limit) this.#tail.reachedEnd();
-    for (let i = this.#segments.floor(offset); i < this.#segments.length && offset < limit; i++) {
-      const segment = this.#segments.at(i)!;
-      const endPosition = this.#endPositionOf(segment, i, limit);
-      const first = this.#find(segment, offset, endPosition);
-      // Nothing at or after the offset in this segment: compaction may have left a hole up to the next.
-      if (first === null || first.baseOffset >= limit) continue;
-      const wanted = atLeastOne ? Math.max(maxBytes, first.sizeInBytes) : maxBytes;
-      if (wanted < first.sizeInBytes) return nothing;
-      const size = Math.min(wanted, endPosition - first.position);
-      const inMemory = this.#tail.read(segment, first.position, size);
-      if (segment === this.#segments.active && first.position + size === endPosition) this.#tail.reachedEnd();
-      return {
-        spans: [new FileRegion(segment.log, first.position, size, inMemory)],
-        sizeInBytes: size,
-      };
-    }
-    return nothing;
-  }
-
-  /** The batch of a segment that holds the offset, or the first one after it, below `endPosition`. */
-  #find(segment: Segment, offset: number, endPosition: number): BatchPosition | null {
-    const recent = this.#tail.find(segment, offset);
-    if (recent === null) return segment.find(offset, endPosition);
-    return recent.position + recent.sizeInBytes <= endPosition ? recent : null;
-  }
-
-  /** Where in a segment the offsets below `limit` end. */
-  #endPositionOf(segment: Segment, index: number, limit: number): number {
-    const next = this.#segments.at(index + 1);
-    if (next !== undefined && next.baseOffset <= limit) return segment.sizeInBytes;
-    // The end that readers ask for again and again is known; any other is looked up.
-    const { offset, segmentBase, position } = this.#readable;
-    if (limit === offset && segment.baseOffset === segmentBase) return position;
-    const written = this.#durability.writtenSizeOf(segment);
-    return this.#find(segment, limit, written)?.position ?? written;
-  }
-
-  /** Where what may be read ends: with what is durable, or before rot. */
-  get #readable(): { readonly offset: number; readonly segmentBase: number; readonly position: number } {
-    const { offset, segment, position } = this.#durability.durable;
-    const rot = this.#rot;
-    if (rot !== null && rot.offset < offset)
-      return { offset: rot.offset, segmentBase: rot.segment, position: rot.position };
-    return { offset, segmentBase: segment.baseOffset, position };
-  }
-
   /** Where the earliest undecided transaction begins; null when there is none. */
   get firstUnstableOffset(): number | null {
     return this.#producers.firstUnstableOffset;
   }
 
-  /** Aborted transactions with records between two offsets, the second one exclusive. */
+  /** For readers of committed records: see `log-reader.ts`, as for the three that follow. */
   abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
-    const aborted: AbortedTransaction[] = [];
-    for (let i = this.#segments.floor(from); i < this.#segments.length; i++) {
-      for (const transaction of this.#segments.at(i)!.transactions.all()) {
-        if (transaction.lastOffset >= from && transaction.firstOffset < upTo) aborted.push(transaction);
-        // Whoever reads below the last stable offset of that moment meets no transaction that ended later.
-        if (transaction.lastStableOffset >= upTo) return aborted;
-      }
-    }
-    return aborted;
+    return this.#reader.abortedTransactions(from, upTo);
+  }
+
+  /** @throws OffsetOutOfRange, Quarantined */
+  read(offset: number, maxBytes: number, limitOffset: number, atLeastOne: boolean): LogRead {
+    return this.#reader.read(offset, maxBytes, limitOffset, atLeastOne);
+  }
+
+  /** @throws Quarantined where the answer may lie behind rot */
+  offsetForTimestamp(timestamp: number): Promise<Found | null> {
+    return this.#reader.offsetForTimestamp(timestamp);
+  }
+
+  /** @throws Quarantined */
+  offsetOfMaxTimestamp(): Promise<Found | null> {
+    return this.#reader.offsetOfMaxTimestamp();
   }
 
   describeProducers(): ProducerSnapshot[] {
@@ -686,56 +606,6 @@ export class PartitionLog {
   /** Forgets producers that were silent since before a time (milliseconds since the epoch). */
   expireProducers(before: number): void {
     this.#producers.expire(before);
-  }
-
-  /**
-   * The first record at or after a time, decoding only the batch that holds it; null when there is none.
-   * @throws Quarantined where the answer may lie behind rot
-   */
-  async offsetForTimestamp(timestamp: number): Promise<Found | null> {
-    for (const segment of this.#segments.all()) {
-      if (segment.isClosed) continue;
-      const { offset: limit, segmentBase, position } = this.#readable;
-      if (segment.baseOffset >= limit) break;
-      const largest = segment.largestTimestamp;
-      if (largest === null || largest.timestamp < timestamp) continue;
-      const from = segment.lookupTime(timestamp - 1)?.offset ?? segment.baseOffset;
-      const end = segment.baseOffset === segmentBase ? position : this.#durability.writtenSizeOf(segment);
-      for (const batch of segment.walk(segment.startFor(from), end)) {
-        if (batch.maxTimestamp < timestamp || batch.lastOffset < this.#logStartOffset) continue;
-        // One by one: a compressed batch of some kilobytes can hold millions of records.
-        for (const record of eachRecord(await this.#readChecked(segment, batch))) {
-          if (record.timestamp >= timestamp && record.offset >= this.#logStartOffset)
-            return this.#found(record);
-        }
-        // It may have been deleted while its bytes were read.
-        if (segment.isClosed) break;
-      }
-    }
-    if (this.#rot !== null) throw new Quarantined(this.name, this.#rot);
-    return null;
-  }
-
-  /** A batch with its records, as it was written. @throws Quarantined */
-  async #readChecked(segment: Segment, place: BatchPosition): Promise<RecordBatch> {
-    const batch = await segment.read(place);
-    if (batch.checkCrc()) return batch;
-    const { baseOffset: offset, position } = place;
-    const rot = { segment: segment.baseOffset, position, offset, reason: 'a batch fails its CRC' };
-    if (!segment.isClosed) this.condemn(rot);
-    throw new Quarantined(this.name, this.#rot ?? rot);
-  }
-
-  /** The first record with the largest timestamp; null for an empty log. */
-  async offsetOfMaxTimestamp(): Promise<Found | null> {
-    let largest = -1;
-    for (const segment of this.#segments.all())
-      largest = Math.max(largest, segment.largestTimestamp?.timestamp ?? -1);
-    return largest < 0 ? null : this.offsetForTimestamp(largest);
-  }
-
-  #found({ timestamp, offset }: TimeEntry): Found {
-    return { timestamp, offset, leaderEpoch: this.#epochs.epochOf(offset) };
   }
 
   /**

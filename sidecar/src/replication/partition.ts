@@ -2,13 +2,8 @@ import type { ErrorName, RecordBatch } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
 import { checkAppend } from '../log/append-checks.ts';
 import { demandOf, looksIntoRecords, prepareAtOnce, type Demand, type Prepare } from '../log/preparation.ts';
-import {
-  OffsetOutOfRange,
-  Quarantined,
-  type Appended,
-  type LogRead,
-  type PartitionLog,
-} from '../log/partition-log.ts';
+import { OffsetOutOfRange, Quarantined, type LogRead } from '../log/log-reader.ts';
+import { type Appended, type PartitionLog } from '../log/partition-log.ts';
 import { CommitQueue, type Committed } from './commit-queue.ts';
 import { advanceWatermark } from './watermark.ts';
 

@@ -1,6 +1,6 @@
 import { ErrorCode, fetch, type Request } from '@rookery/wire';
 import type { Clock } from '../../clock.ts';
-import { OffsetOutOfRange } from '../../log/partition-log.ts';
+import { OffsetOutOfRange } from '../../log/log-reader.ts';
 import { NotServed, type Isolation, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { releaseSpans } from '../../vfs/file-region.ts';

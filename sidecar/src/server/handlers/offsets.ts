@@ -1,5 +1,5 @@
 import { ErrorCode, listOffsets, offsetForLeaderEpoch, type Request } from '@rookery/wire';
-import { Quarantined } from '../../log/partition-log.ts';
+import { Quarantined } from '../../log/log-reader.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { handler, type Answer, type Handler } from '../handler.ts';

@@ -1,7 +1,7 @@
 import { deleteRecords, ErrorCode, type ErrorName } from '@rookery/wire';
 import type { Config } from '../../config.ts';
 import type { ClusterImage } from '../../cluster/cluster-image.ts';
-import { OffsetOutOfRange } from '../../log/partition-log.ts';
+import { OffsetOutOfRange } from '../../log/log-reader.ts';
 import { NotServed } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { handler, type Answer, type Handler } from '../handler.ts';

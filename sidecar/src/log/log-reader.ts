@@ -1,0 +1,189 @@
+import type { ByteSpan, RecordBatch } from '@rookery/wire';
+import { eachRecord } from '@rookery/wire';
+import { FileRegion } from '../vfs/file-region.ts';
+import type { Durability } from './durability.ts';
+import type { LeaderEpochs } from './leader-epochs.ts';
+import { sayRot, type Rot } from './rot.ts';
+import type { SegmentList } from './segment-list.ts';
+import type { BatchPosition, Segment } from './segment.ts';
+import type { Tail } from './tail-cache.ts';
+import type { TimeEntry } from './time-index.ts';
+import type { AbortedTransaction } from './transaction-index.ts';
+
+/** The offset asked for is before the log's start or after its end. */
+export class OffsetOutOfRange extends Error {
+  constructor(offset: number, log: Pick<ReadableLog, 'name' | 'logStartOffset' | 'logEndOffset'>) {
+    super(`${log.name} holds ${log.logStartOffset} to ${log.logEndOffset}, not ${offset}`);
+    this.name = 'OffsetOutOfRange';
+  }
+}
+
+/** The offset is at or after bytes that are not what was written: they are not served. */
+export class Quarantined extends Error {
+  constructor(name: string, rot: Rot) {
+    super(`${name} is ${sayRot(rot)}`);
+    this.name = 'Quarantined';
+  }
+}
+
+export interface LogRead {
+  readonly spans: readonly ByteSpan[];
+  readonly sizeInBytes: number;
+}
+
+export interface Found extends TimeEntry {
+  readonly leaderEpoch: number;
+}
+
+/** What of a log its readers see. */
+export interface ReadableLog {
+  readonly name: string;
+  readonly segments: SegmentList;
+  readonly durability: Durability;
+  readonly tail: Tail;
+  readonly epochs: LeaderEpochs;
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+  /** Where bytes are not what was written; null when nobody has seen any such. */
+  readonly rot: Rot | null;
+  condemn(rot: Rot): void;
+}
+
+const nothing: LogRead = { spans: [], sizeInBytes: 0 };
+
+/**
+ * Finds what readers ask for: batches by offset, records by time, the transactions that were aborted among them.
+ * It never goes past what is durable, nor up to bytes that have rotted.
+ */
+export class LogReader {
+  readonly #log: ReadableLog;
+
+  constructor(log: ReadableLog) {
+    this.#log = log;
+  }
+
+  /**
+   * Whole batches from the one that holds `offset`, out of one segment.
+   *
+   * @param maxBytes what may be returned; the last batch may be cut by it, as clients expect
+   * @param limitOffset nothing at or past it is read
+   * @param atLeastOne the first batch comes whole even when it is larger than `maxBytes`
+   * @throws OffsetOutOfRange, Quarantined
+   */
+  read(offset: number, maxBytes: number, limitOffset: number, atLeastOne: boolean): LogRead {
+    if (offset < this.#log.logStartOffset || offset > this.#log.logEndOffset)
+      throw new OffsetOutOfRange(offset, this.#log);
+    if (this.#log.rot !== null && offset >= this.#log.rot.offset)
+      throw new Quarantined(this.#log.name, this.#log.rot);
+    const limit = Math.min(limitOffset, this.#readable.offset);
+    if (offset >= limit) this.#log.tail.reachedEnd();
+    for (let i = this.#log.segments.floor(offset); i < this.#log.segments.length && offset < limit; i++) {
+      const segment = this.#log.segments.at(i)!;
+      const endPosition = this.#endPositionOf(segment, i, limit);
+      const first = this.#find(segment, offset, endPosition);
+      // Nothing at or after the offset in this segment: compaction may have left a hole up to the next.
+      if (first === null || first.baseOffset >= limit) continue;
+      const wanted = atLeastOne ? Math.max(maxBytes, first.sizeInBytes) : maxBytes;
+      if (wanted < first.sizeInBytes) return nothing;
+      const size = Math.min(wanted, endPosition - first.position);
+      const inMemory = this.#log.tail.read(segment, first.position, size);
+      if (segment === this.#log.segments.active && first.position + size === endPosition)
+        this.#log.tail.reachedEnd();
+      return {
+        spans: [new FileRegion(segment.log, first.position, size, inMemory)],
+        sizeInBytes: size,
+      };
+    }
+    return nothing;
+  }
+
+  /** The batch of a segment that holds the offset, or the first one after it, below `endPosition`. */
+  #find(segment: Segment, offset: number, endPosition: number): BatchPosition | null {
+    const recent = this.#log.tail.find(segment, offset);
+    if (recent === null) return segment.find(offset, endPosition);
+    return recent.position + recent.sizeInBytes <= endPosition ? recent : null;
+  }
+
+  /** Where in a segment the offsets below `limit` end. */
+  #endPositionOf(segment: Segment, index: number, limit: number): number {
+    const next = this.#log.segments.at(index + 1);
+    if (next !== undefined && next.baseOffset <= limit) return segment.sizeInBytes;
+    // The end that readers ask for again and again is known; any other is looked up.
+    const { offset, segmentBase, position } = this.#readable;
+    if (limit === offset && segment.baseOffset === segmentBase) return position;
+    const written = this.#log.durability.writtenSizeOf(segment);
+    return this.#find(segment, limit, written)?.position ?? written;
+  }
+
+  /** Where what may be read ends: with what is durable, or before rot. */
+  get #readable(): { readonly offset: number; readonly segmentBase: number; readonly position: number } {
+    const { offset, segment, position } = this.#log.durability.durable;
+    const rot = this.#log.rot;
+    if (rot !== null && rot.offset < offset)
+      return { offset: rot.offset, segmentBase: rot.segment, position: rot.position };
+    return { offset, segmentBase: segment.baseOffset, position };
+  }
+
+  /** Aborted transactions with records between two offsets, the second one exclusive. */
+  abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
+    const aborted: AbortedTransaction[] = [];
+    for (let i = this.#log.segments.floor(from); i < this.#log.segments.length; i++) {
+      for (const transaction of this.#log.segments.at(i)!.transactions.all()) {
+        if (transaction.lastOffset >= from && transaction.firstOffset < upTo) aborted.push(transaction);
+        // Whoever reads below the last stable offset of that moment meets no transaction that ended later.
+        if (transaction.lastStableOffset >= upTo) return aborted;
+      }
+    }
+    return aborted;
+  }
+
+  /**
+   * The first record at or after a time, decoding only the batch that holds it; null when there is none.
+   * @throws Quarantined where the answer may lie behind rot
+   */
+  async offsetForTimestamp(timestamp: number): Promise<Found | null> {
+    for (const segment of this.#log.segments.all()) {
+      if (segment.isClosed) continue;
+      const { offset: limit, segmentBase, position } = this.#readable;
+      if (segment.baseOffset >= limit) break;
+      const largest = segment.largestTimestamp;
+      if (largest === null || largest.timestamp < timestamp) continue;
+      const from = segment.lookupTime(timestamp - 1)?.offset ?? segment.baseOffset;
+      const end = segment.baseOffset === segmentBase ? position : this.#log.durability.writtenSizeOf(segment);
+      for (const batch of segment.walk(segment.startFor(from), end)) {
+        if (batch.maxTimestamp < timestamp || batch.lastOffset < this.#log.logStartOffset) continue;
+        // One by one: a compressed batch of some kilobytes can hold millions of records.
+        for (const record of eachRecord(await this.#readChecked(segment, batch))) {
+          if (record.timestamp >= timestamp && record.offset >= this.#log.logStartOffset)
+            return this.#found(record);
+        }
+        // It may have been deleted while its bytes were read.
+        if (segment.isClosed) break;
+      }
+    }
+    if (this.#log.rot !== null) throw new Quarantined(this.#log.name, this.#log.rot);
+    return null;
+  }
+
+  /** A batch with its records, as it was written. @throws Quarantined */
+  async #readChecked(segment: Segment, place: BatchPosition): Promise<RecordBatch> {
+    const batch = await segment.read(place);
+    if (batch.checkCrc()) return batch;
+    const { baseOffset: offset, position } = place;
+    const rot = { segment: segment.baseOffset, position, offset, reason: 'a batch fails its CRC' };
+    if (!segment.isClosed) this.#log.condemn(rot);
+    throw new Quarantined(this.#log.name, this.#log.rot ?? rot);
+  }
+
+  /** The first record with the largest timestamp; null for an empty log. */
+  async offsetOfMaxTimestamp(): Promise<Found | null> {
+    let largest = -1;
+    for (const segment of this.#log.segments.all())
+      largest = Math.max(largest, segment.largestTimestamp?.timestamp ?? -1);
+    return largest < 0 ? null : this.offsetForTimestamp(largest);
+  }
+
+  #found({ timestamp, offset }: TimeEntry): Found {
+    return { timestamp, offset, leaderEpoch: this.#log.epochs.epochOf(offset) };
+  }
+}
