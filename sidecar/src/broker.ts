@@ -207,7 +207,17 @@ async function open(
     [...logs.all()].flatMap(({ name, offlineReason }) =>
       offlineReason === null ? [] : [`${name} is offline: ${offlineReason}`],
     );
-  const admin = new AdminServer({ ...config.admin, metrics, notReady });
+  const topic = (name: string): object | null => {
+    const partitions = [...replicas.all()].filter(({ log }) => log.topic === name);
+    if (partitions.length === 0) return null;
+    return {
+      clusterId: directory.identity.clusterId,
+      nodeId: config.nodeId,
+      topic: name,
+      partitions: partitions.map(({ log }) => ({ partition: log.partition, segments: log.segmentCount })),
+    };
+  };
+  const admin = new AdminServer({ ...config.admin, metrics, notReady, topic });
   const bound = { kafka, admin: await bind('admin.listener', config.admin, admin) };
   opened.push(() => admin.close());
   return { ...bound, close };

@@ -3,9 +3,11 @@ import {
   deleteTopics,
   describeCluster,
   describeConfigs,
+  describeLogDirs,
   errorName,
   listOffsets,
   metadata,
+  zeroUuid,
   type ErrorName,
 } from '@rookery/wire';
 import type { ClusterView } from './cluster-view.ts';
@@ -27,6 +29,11 @@ export interface TopicResult {
   /** `NONE` when it worked. */
   readonly error: ErrorName;
   readonly message: string | null;
+}
+
+interface Position {
+  readonly offset: number;
+  readonly timestamp: number;
 }
 
 const timeoutMs = 30_000;
@@ -87,6 +94,42 @@ export class Admin {
     }));
   }
 
+  /**
+   * The leader of every partition, by partition number; −1 while there is none. Asking does not create the topic.
+   * @throws BrokerError UNKNOWN_TOPIC_OR_PARTITION when there is no such topic
+   */
+  async leadersOf(topic: string, signal?: AbortSignal): Promise<number[]> {
+    const broker = await this.#view.anyBroker(signal);
+    const response = await broker.request(metadata, {
+      topics: [{ name: topic, topicId: zeroUuid }],
+      allowAutoTopicCreation: false,
+      includeTopicAuthorizedOperations: false,
+    });
+    const [found] = response.topics;
+    if (found === undefined) throw new ClientError('RK9211', `Metadata of topic '${topic}' is empty`);
+    check(found.errorCode, `topic '${topic}'`);
+    return found.partitions
+      .toSorted((a, b) => a.partitionIndex - b.partitionIndex)
+      .map(({ leaderId }) => leaderId);
+  }
+
+  /** Bytes that each partition of a topic takes on the disk of its leader, by partition. */
+  async sizesOf(topic: string, signal?: AbortSignal): Promise<Map<number, number>> {
+    const leaders = await this.leadersOf(topic, signal);
+    await this.#view.refresh(signal);
+    const sizes = new Map<number, number>();
+    for (const [leader, partitions] of Map.groupBy(leaders.keys(), (index) => leaders[index]!)) {
+      if (leader < 0) continue;
+      const broker = await this.#view.broker(leader);
+      const response = await broker.request(describeLogDirs, { topics: [{ topic, partitions }] });
+      for (const directory of response.results)
+        for (const found of directory.topics.find(({ name }) => name === topic)?.partitions ?? [])
+          // One that moves to another directory of the same broker is there twice.
+          if (!found.isFutureKey) sizes.set(found.partitionIndex, found.partitionSize);
+    }
+    return sizes;
+  }
+
   async describeCluster(signal?: AbortSignal): Promise<{
     clusterId: string;
     controllerId: number;
@@ -133,9 +176,24 @@ export class Admin {
   async listOffsets(
     topic: string,
     at: 'earliest' | 'latest' | number,
-    signal: AbortSignal = AbortSignal.timeout(timeoutMs),
+    signal?: AbortSignal,
   ): Promise<Map<number, number>> {
-    const timestamp = typeof at === 'number' ? at : times[at];
+    const found = await this.#positions(topic, typeof at === 'number' ? at : times[at], signal);
+    return new Map([...found].map(([partition, { offset }]) => [partition, offset]));
+  }
+
+  /** When the oldest record of every partition was written, by its own timestamp; −1 where there is none. */
+  async oldestTimestamps(topic: string, signal?: AbortSignal): Promise<Map<number, number>> {
+    // Asked for its first offset a broker tells no time; asked for the first record since 1970 it does.
+    const found = await this.#positions(topic, 0, signal);
+    return new Map([...found].map(([partition, { timestamp }]) => [partition, timestamp]));
+  }
+
+  async #positions(
+    topic: string,
+    timestamp: number,
+    signal: AbortSignal = AbortSignal.timeout(timeoutMs),
+  ): Promise<Map<number, Position>> {
     const backoff = new Backoff();
     for (;;) {
       try {
@@ -150,14 +208,14 @@ export class Admin {
     }
   }
 
-  async #listOffsets(topic: string, timestamp: number, signal: AbortSignal): Promise<Map<number, number>> {
+  async #listOffsets(topic: string, timestamp: number, signal: AbortSignal): Promise<Map<number, Position>> {
     this.#view.want([topic]);
     await this.#view.refresh(signal);
     const known = this.#view.topic(topic);
     if (known === undefined)
       throw this.#view.errorOf(topic) ?? new BrokerError('UNKNOWN_TOPIC_OR_PARTITION', `topic '${topic}'`);
     const { partitions } = known;
-    const offsets = new Map<number, number>();
+    const offsets = new Map<number, Position>();
     const leaders = Map.groupBy(partitions.keys(), (index) => partitions[index]!.leader);
     for (const [leader, indexes] of leaders) {
       const broker = await this.#view.broker(leader);
@@ -176,9 +234,10 @@ export class Admin {
         },
         { versionMax: 10 },
       );
-      for (const { partitionIndex, errorCode, offset } of response.topics[0]?.partitions ?? []) {
+      for (const { partitionIndex, errorCode, offset, timestamp: at } of response.topics[0]?.partitions ??
+        []) {
         check(errorCode, `ListOffsets of ${topic}-${partitionIndex}`);
-        offsets.set(partitionIndex, offset);
+        offsets.set(partitionIndex, { offset, timestamp: at });
       }
     }
     return offsets;

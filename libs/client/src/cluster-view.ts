@@ -180,6 +180,23 @@ export class ClusterView {
     }
   }
 
+  /**
+   * Tries every seed once, for callers that would rather be told than wait.
+   * @throws ClientError RK9201
+   */
+  async reach(): Promise<void> {
+    let failure: unknown;
+    for (const address of this.#options.seeds) {
+      try {
+        await this.#pool.connect(address);
+        return;
+      } catch (error) {
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
   /** The broker that looks after the group. @throws ClientError */
   async coordinator(group: string, purpose: string, signal: AbortSignal = this.signal): Promise<Connection> {
     let found = this.#coordinators.get(group);

@@ -14,7 +14,13 @@ beforeEach(async () => {
   const metrics = new Metrics();
   metrics.gauge('a_gauge', 'A number.', () => 7);
   metrics.counters('a_counter_total', 'Numbers.', 'of', () => new Map([['x"\n', 3]]));
-  server = new AdminServer({ host: '127.0.0.1', port: 0, metrics, notReady: () => reasons });
+  server = new AdminServer({
+    host: '127.0.0.1',
+    port: 0,
+    metrics,
+    notReady: () => reasons,
+    topic: (name) => (name === 'orders' ? { topic: name } : null),
+  });
   bound = await server.listen();
 });
 
@@ -128,8 +134,14 @@ test('figures that cannot be read are an error, and nothing else', async () => {
   metrics.gauge('broken', 'It throws.', () => {
     throw new Error('no figure');
   });
-  server = new AdminServer({ host: '127.0.0.1', port: 0, metrics, notReady: () => [] });
+  server = new AdminServer({ host: '127.0.0.1', port: 0, metrics, notReady: () => [], topic: () => null });
   bound = await server.listen();
   expect((await get('/metrics')).status).toBe(500);
   expect((await get('/health/live')).status).toBe(200);
+});
+
+test('a topic is told by its name, and nothing else is', async () => {
+  expect(await (await get('/topics/orders')).json()).toEqual({ topic: 'orders' });
+  for (const path of ['/topics/others', '/topics/', '/topics/orders/0', '/topics/%6frders'])
+    expect((await get(path)).status, path).toBe(404);
 });

@@ -9,6 +9,8 @@ export interface AdminOptions {
   readonly metrics: Metrics;
   /** What is not ready yet; empty when everything serves. */
   readonly notReady: () => readonly string[];
+  /** What lies on this disk of a topic; null where there is no such topic. */
+  readonly topic: (name: string) => object | null;
 }
 
 // Not by an import: that reads every export of the module, and one of them loads a whole WebSocket client, which
@@ -21,7 +23,7 @@ const connectionsMax = 100;
 const unreadMs = 10_000;
 
 /**
- * Health and metrics over HTTP. Plain `node:http`, because it must answer within the start-up budget and from
+ * Health, metrics and what only this host knows of a topic, over HTTP. Plain `node:http`, because it must answer within the start-up budget and from
  * the first moment on.
  */
 export class AdminServer {
@@ -97,8 +99,12 @@ export class AdminServer {
         response.end(text);
         return;
       }
-      default:
+      default: {
+        const name = /^\/topics\/([a-zA-Z0-9._-]+)$/.exec(path)?.[1];
+        const topic = name === undefined ? null : this.#options.topic(name);
+        if (topic !== null) return send(response, 200, topic);
         return send(response, 404, { error: 'there is nothing at this path' });
+      }
     }
   }
 

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { SidecarError } from '../errors.ts';
 import type { RepairFlags } from './log-tools.ts';
 import type { StartFlags } from './start.ts';
+import type { DescribeTopicFlags } from './topics.ts';
 
 /** Exit codes: 0 done, 1 it failed while working, 2 it was asked for something that cannot be. */
 const failed = 1;
@@ -15,12 +16,17 @@ export async function run(args: readonly string[]): Promise<number> {
     return Number(process.exitCode ?? 0);
   } catch (error) {
     if (error instanceof CommanderError) return usage(error);
-    if (error instanceof SidecarError) {
-      process.stderr.write(`rookery: ${error.message}\n`);
-      return error.code.startsWith('RK01') ? misused : failed;
-    }
-    throw error;
+    const code = codeOf(error);
+    if (code === null) throw error;
+    process.stderr.write(`rookery: ${(error as Error).message}\n`);
+    return code.startsWith('RK01') || code === 'RK9207' ? misused : failed;
   }
+}
+
+/** The sidecar's own refusals and the client's, which is not loaded where it is not needed. */
+function codeOf(error: unknown): string | null {
+  const code = error instanceof Error && 'code' in error ? error.code : null;
+  return typeof code === 'string' && /^RK\d{4}$/.test(code) ? code : null;
 }
 
 function program(): Command {
@@ -69,8 +75,23 @@ function program(): Command {
     .description('decode .log, .index, .timeindex, .txnindex, .snapshot and checkpoints')
     .argument('<file...>')
     .action(async (files: string[]) => (await import('./log-tools.ts')).dumpFiles(files));
+  topicCommands(command);
   return command;
 }
+
+function topicCommands(command: Command): void {
+  const topics = command.command('topics').description('list, make, delete and describe topics');
+  atBroker(topics.command('describe'))
+    .description("every partition's leader, offsets, bytes, segments, and the age of its oldest record")
+    .argument('<topic>')
+    .option('--admin <host:port>', "the sidecar's HTTP address, which knows the segments", '127.0.0.1:9644')
+    .action(async (topic: string, flags: DescribeTopicFlags) =>
+      (await import('./topics.ts')).describeTopic(topic, flags),
+    );
+}
+
+const atBroker = (command: Command): Command =>
+  command.option('--broker <host:port>', 'the broker to ask', '127.0.0.1:9092');
 
 function version(): string {
   return (createRequire(import.meta.url)('../../package.json') as { version: string }).version;

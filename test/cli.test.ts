@@ -1,0 +1,108 @@
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { Client } from '@rookery/client';
+import { startSidecar, type SidecarProcess } from '@rookery/testing';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { finished, type Finished } from './support/finished-process.ts';
+
+// The commands that ask a running broker, each as a process of its own beside a sidecar of its own.
+
+const launcher = fileURLToPath(new URL('../sidecar/bin/rookery', import.meta.url));
+const path = `${fileURLToPath(new URL('.', pathToFileURL(process.execPath)))}:${process.env['PATH'] ?? ''}`;
+
+let sidecar: SidecarProcess;
+let client: Client;
+
+beforeAll(async () => {
+  sidecar = await startSidecar({ settings: { 'log.segment.bytes': 1024 * 1024 } });
+  client = new Client({ brokers: [sidecar.kafka] });
+});
+
+afterAll(async () => {
+  await client.close();
+  await sidecar.stop();
+});
+
+const bare = (args: readonly string[], stdin = ''): Promise<Finished> =>
+  finished(launcher, args, { environment: { PATH: path }, stdin });
+
+const rookery = (args: readonly string[], stdin = ''): Promise<Finished> =>
+  bare([...args, '--broker', sidecar.kafka], stdin);
+
+/** What it printed, cell by cell. */
+async function rows(args: readonly string[]): Promise<string[][]> {
+  const { stdout, stderr, code } = await rookery(args);
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+  const lines = stdout.trimEnd().split('\n');
+  return lines.map((line) => line.trim().split(/\s{2,}/));
+}
+
+async function refused(run: Promise<Finished>, code: number, expected: RegExp): Promise<void> {
+  const { stdout, stderr, code: actual } = await run;
+  expect(stderr).toMatch(expected);
+  expect(stderr.trimEnd().split('\n').length, stderr).toBe(1);
+  expect(stdout).toBe('');
+  expect(actual).toBe(code);
+}
+
+async function filled(topic: string, partitions: number, records: number, bytes = 10): Promise<void> {
+  const [made] = await client.admin().createTopics([{ name: topic, partitions }]);
+  expect(made!.error).toBe('NONE');
+  const producer = client.producer();
+  for (let i = 0; i < records; i++) await producer.send(topic, { value: Buffer.alloc(bytes), partition: 0 });
+}
+
+describe('topics describe', () => {
+  test('says of every partition where it begins and ends, what it takes, and how old it is', async () => {
+    await filled('described', 2, 5, 400_000);
+    const [head, first, second] = await rows([
+      'topics',
+      'describe',
+      'described',
+      '--admin',
+      adminOf(sidecar),
+    ]);
+    expect(head).toEqual(['PARTITION', 'LEADER', 'START', 'END', 'BYTES', 'SEGMENTS', 'OLDEST']);
+    expect(first!.slice(0, 4)).toEqual(['0', '1', '0', '5']);
+    expect(Number(first![4])).toBeGreaterThan(2_000_000);
+    expect(first![5]).toBe('3');
+    expect(first![6]).toMatch(/^\d+(ms|s|m\d*s?)$/);
+    expect(second).toEqual(['1', '1', '0', '0', '0', '1', '-']);
+  });
+
+  test("does not pass off another broker's segments as those of the one it asks", async () => {
+    await filled('elsewhere', 1, 1);
+    const other = await startSidecar();
+    try {
+      const otherClient = new Client({ brokers: [other.kafka] });
+      await otherClient.admin().createTopics([{ name: 'elsewhere' }]);
+      await otherClient.close();
+      const args = ['topics', 'describe', 'elsewhere', '--admin', adminOf(other)];
+      expect((await rows(args))[1]![5]).toBe('-');
+    } finally {
+      await other.stop();
+    }
+  });
+});
+
+const adminOf = ({ admin }: SidecarProcess): string => admin.replace('http://', '');
+
+describe('a refusal', () => {
+  test('is one coded line, 1 from the broker and 2 where the command line is wrong', async () => {
+    await refused(rookery(['topics', 'describe', 'nowhere']), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);
+    await refused(
+      bare(['topics', 'describe', 'x', '--broker', '127.0.0.1:1']),
+      1,
+      /^rookery: RK9201 .*REFUSED/,
+    );
+    await refused(bare(['topics', 'describe', 'x', '--broker', 'here']), 2, /^rookery: RK9207 .*'here'/);
+    await refused(rookery(['topics', 'describe', 'x', '--admin', 'here']), 2, /^rookery: RK0105 .*--admin/);
+    await refused(rookery(['topics', 'describe']), 2, /^rookery: RK0101/);
+  });
+
+  test('creates no topic by asking for it', async () => {
+    await rookery(['topics', 'describe', 'nowhere']);
+    const names = (await client.admin().listTopics()).map(({ name }) => name);
+    expect(names).not.toContain('nowhere');
+  });
+});
