@@ -87,6 +87,45 @@ describe('topics describe', () => {
 
 const adminOf = ({ admin }: SidecarProcess): string => admin.replace('http://', '');
 
+describe('topics', () => {
+  test('are made with what is asked for, listed, and deleted', async () => {
+    const create = ['topics', 'create', 'made', '--partitions', '3', '--set', 'retention.ms=5000'];
+    expect(await rookery(create)).toEqual({ stdout: '', stderr: '', code: 0 });
+    expect(await rows(['topics', 'list'])).toContainEqual(['made', '3', 'no']);
+    await refused(rookery(create), 1, /^rookery: RK9208 .*TOPIC_ALREADY_EXISTS.*'made'/);
+    expect((await rookery(['topics', 'delete', 'made'])).code).toBe(0);
+    expect(await rows(['topics', 'list'])).not.toContainEqual(['made', '3', 'no']);
+    await refused(rookery(['topics', 'delete', 'made']), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);
+    await refused(rookery(['topics', 'create', 'x', '--partitions', 'no']), 2, /^rookery: RK0101 .*no/);
+  });
+
+  test('have settings that are printed, changed, and taken back', async () => {
+    await filled('configured', 1, 0);
+    const settings = async (): Promise<string[]> =>
+      (await rookery(['configs', 'configured'])).stdout.split('\n');
+    const original = await settings();
+    expect(original).not.toContain('retention.ms=12345');
+    const change = [
+      'configs',
+      'configured',
+      '--set',
+      'retention.ms=12345',
+      '--set',
+      'cleanup.policy=compact',
+    ];
+    expect(await rookery(change)).toEqual({ stdout: '', stderr: '', code: 0 });
+    expect(await settings()).toEqual(
+      expect.arrayContaining(['retention.ms=12345', 'cleanup.policy=compact']),
+    );
+    await rookery(['configs', 'configured', '--unset', 'retention.ms', '--unset', 'cleanup.policy']);
+    expect(await settings()).toEqual(original);
+    const bad = (value: string): Promise<Finished> => rookery(['configs', 'configured', '--set', value]);
+    await refused(bad('retention.ms=soon'), 1, /^rookery: RK9208 .*INVALID_CONFIG.*retention\.ms/);
+    await refused(bad('retention.ms'), 2, /^rookery: RK0101 .*name=value/);
+    await refused(rookery(['configs', 'nowhere']), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);
+  });
+});
+
 describe('a refusal', () => {
   test('is one coded line, 1 from the broker and 2 where the command line is wrong', async () => {
     await refused(rookery(['topics', 'describe', 'nowhere']), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);

@@ -5,6 +5,7 @@ import {
   describeConfigs,
   describeLogDirs,
   errorName,
+  incrementalAlterConfigs,
   listOffsets,
   metadata,
   zeroUuid,
@@ -38,6 +39,7 @@ interface Position {
 
 const timeoutMs = 30_000;
 const resourceTypes = { topic: 2, broker: 4 } as const;
+const configOperations = { set: 0, delete: 1 } as const;
 const times = { earliest: -2, latest: -1 } as const;
 
 /** Questions and orders to the cluster as a whole. Every call throws ClientError where it got no answer. */
@@ -168,6 +170,29 @@ export class Admin {
     return new Map(result.configs.map((each) => [each.name, each.value]));
   }
 
+  /** Changes settings of a topic or of a broker, and no others; null takes one back to its default. */
+  async changeConfigs(
+    type: keyof typeof resourceTypes,
+    name: string,
+    changes: ReadonlyMap<string, string | null>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const broker = await this.#controller(signal);
+    const configs = [...changes].map(([key, value]) => ({
+      name: key,
+      configOperation: value === null ? configOperations.delete : configOperations.set,
+      value,
+    }));
+    const response = await broker.request(incrementalAlterConfigs, {
+      resources: [{ resourceType: resourceTypes[type], resourceName: name, configs }],
+      validateOnly: false,
+    });
+    const [result] = response.responses;
+    if (result === undefined)
+      throw new ClientError('RK9211', `IncrementalAlterConfigs of ${type} '${name}' is empty`);
+    check(result.errorCode, `settings of ${type} '${name}'${because(result.errorMessage)}`);
+  }
+
   /**
    * Offsets of every partition of a topic: its first one, its end, or the first at or after a time.
    * @param at milliseconds for a time
@@ -252,3 +277,5 @@ export class Admin {
 function check(errorCode: number, what: string): void {
   if (errorCode !== 0) throw new BrokerError(errorName(errorCode), what);
 }
+
+const because = (message: string | null): string => (message === null ? '' : `: ${message}`);

@@ -1,9 +1,9 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { SidecarError } from '../errors.ts';
+import { brokerCommands, repeated } from './broker-commands.ts';
 import type { RepairFlags } from './log-tools.ts';
 import type { StartFlags } from './start.ts';
-import type { DescribeTopicFlags } from './topics.ts';
 
 /** Exit codes: 0 done, 1 it failed while working, 2 it was asked for something that cannot be. */
 const failed = 1;
@@ -30,7 +30,6 @@ function codeOf(error: unknown): string | null {
 }
 
 function program(): Command {
-  const collect = (value: string, all: readonly string[]): string[] => [...all, value];
   const command = new Command('rookery')
     .description('A log for this host: a broker that speaks the Kafka protocol.')
     .version(version(), '--version', 'print the version')
@@ -46,7 +45,7 @@ function program(): Command {
     )
     .option('--admin <host:port>', 'where health and metrics are (default: 127.0.0.1:9644)')
     .option('--config <file>', 'settings, as Java properties or JSON')
-    .option('--set <name=value>', "one setting under Kafka's name; may be repeated", collect, [])
+    .option('--set <name=value>', "one setting under Kafka's name; may be repeated", repeated, [])
     .option('--ephemeral', 'keep everything in a temporary directory that goes at exit')
     .option('--insecure', 'listen outside loopback without authentication')
     .action(async (flags: StartFlags) => {
@@ -75,23 +74,9 @@ function program(): Command {
     .description('decode .log, .index, .timeindex, .txnindex, .snapshot and checkpoints')
     .argument('<file...>')
     .action(async (files: string[]) => (await import('./log-tools.ts')).dumpFiles(files));
-  topicCommands(command);
+  brokerCommands(command);
   return command;
 }
-
-function topicCommands(command: Command): void {
-  const topics = command.command('topics').description('list, make, delete and describe topics');
-  atBroker(topics.command('describe'))
-    .description("every partition's leader, offsets, bytes, segments, and the age of its oldest record")
-    .argument('<topic>')
-    .option('--admin <host:port>', "the sidecar's HTTP address, which knows the segments", '127.0.0.1:9644')
-    .action(async (topic: string, flags: DescribeTopicFlags) =>
-      (await import('./topics.ts')).describeTopic(topic, flags),
-    );
-}
-
-const atBroker = (command: Command): Command =>
-  command.option('--broker <host:port>', 'the broker to ask', '127.0.0.1:9092');
 
 function version(): string {
   return (createRequire(import.meta.url)('../../package.json') as { version: string }).version;

@@ -1,10 +1,62 @@
-import type { Client } from '@rookery/client';
+import { BrokerError, type Client, type TopicResult } from '@rookery/client';
 import { systemClock } from '../clock.ts';
 import { formatAddress, parseAddress } from '../listener-address.ts';
+import { SidecarError } from '../errors.ts';
 import { print, unknown } from './columns.ts';
+import { assignments } from './settings-given.ts';
 import { inTime, withClient, type BrokerFlags } from './with-client.ts';
 
 // `rookery topics …`: the topics of a broker, a sidecar or any other that speaks the protocol.
+
+export const listTopics = (flags: BrokerFlags): Promise<void> =>
+  withClient(flags, (client) =>
+    inTime(async (signal) => {
+      const topics = await client.admin().listTopics(signal);
+      topics.sort((a, b) => (a.name < b.name ? -1 : 1));
+      print(
+        ['TOPIC', 'PARTITIONS', 'INTERNAL'],
+        topics.map(({ name, partitions, isInternal }) => [name, partitions, isInternal ? 'yes' : 'no']),
+      );
+    }),
+  );
+
+export interface CreateTopicFlags extends BrokerFlags {
+  readonly partitions?: string;
+  readonly replicationFactor?: string;
+  readonly set: readonly string[];
+}
+
+export async function createTopic(name: string, flags: CreateTopicFlags): Promise<void> {
+  const partitions = count('--partitions', flags.partitions);
+  const replicationFactor = count('--replication-factor', flags.replicationFactor);
+  const configs = Object.fromEntries(assignments(flags.set));
+  await withClient(flags, (client) =>
+    inTime(async (signal) => {
+      const topic = { name, partitions, replicationFactor, configs };
+      for (const result of await client.admin().createTopics([topic], signal)) checkResult(result);
+    }),
+  );
+}
+
+export const deleteTopics = (names: readonly string[], flags: BrokerFlags): Promise<void> =>
+  withClient(flags, (client) =>
+    inTime(async (signal) => {
+      for (const result of await client.admin().deleteTopics(names, signal)) checkResult(result);
+    }),
+  );
+
+/** −1, which leaves it to the broker, where nothing is said. */
+function count(option: string, text: string | undefined): number {
+  if (text === undefined) return -1;
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw new SidecarError('RK0101', `${option} ${text}: a number is expected`);
+  return Number(text);
+}
+
+function checkResult({ name, error, message }: TopicResult): void {
+  if (error === 'NONE') return;
+  throw new BrokerError(error, `topic '${name}'${message === null ? '' : `: ${message}`}`);
+}
 
 export interface DescribeTopicFlags extends BrokerFlags {
   readonly admin: string;
