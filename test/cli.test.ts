@@ -1,5 +1,5 @@
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { Client } from '@rookery/client';
+import { Client, type AssignedPartition } from '@rookery/client';
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { finished, type Finished } from './support/finished-process.ts';
@@ -123,6 +123,37 @@ describe('topics', () => {
     await refused(bad('retention.ms=soon'), 1, /^rookery: RK9208 .*INVALID_CONFIG.*retention\.ms/);
     await refused(bad('retention.ms'), 2, /^rookery: RK0101 .*name=value/);
     await refused(rookery(['configs', 'nowhere']), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);
+  });
+});
+
+describe('groups', () => {
+  test('are listed, and told with their members, what they committed and how far they are behind', async () => {
+    await filled('grouped', 2, 7);
+    const assigned = Promise.withResolvers<readonly AssignedPartition[]>();
+    const consumer = client.consumer(
+      { group: 'readers', topics: ['grouped'], instanceId: 'reader-one' },
+      {
+        assigned: assigned.resolve,
+        revoking: async () => {},
+        lost: () => {},
+        records: () => {},
+        troubled: () => {},
+        failed: assigned.reject,
+      },
+    );
+    consumer.start();
+    const first = (await assigned.promise).find(({ partition }) => partition === 0)!;
+    await consumer.commit(first, 3);
+    expect(await rows(['groups', 'list'])).toContainEqual(['readers', 'Stable', 'consumer']);
+    const [state, head, ...partitions] = await rows(['groups', 'describe', 'readers']);
+    expect(state).toEqual(['readers: Stable, members: 1']);
+    expect(head).toEqual(['TOPIC', 'PARTITION', 'COMMITTED', 'HIGH-WATERMARK', 'LAG', 'MEMBER', 'HOST']);
+    expect(partitions).toEqual([
+      ['grouped', '0', '3', '7', '4', 'reader-one', expect.stringContaining('127.0.0.1')],
+      ['grouped', '1', '-', '0', '-', 'reader-one', expect.stringContaining('127.0.0.1')],
+    ]);
+    await consumer.close();
+    await refused(rookery(['groups', 'describe', 'nobody']), 1, /^rookery: RK9208 .*GROUP_ID_NOT_FOUND/);
   });
 });
 

@@ -3,17 +3,23 @@ import {
   deleteTopics,
   describeCluster,
   describeConfigs,
+  describeGroups,
   describeLogDirs,
   errorName,
   incrementalAlterConfigs,
+  listGroups,
   listOffsets,
   metadata,
+  offsetFetch,
   zeroUuid,
   type ErrorName,
 } from '@rookery/wire';
+import type { TopicPartitions } from './assignor.ts';
 import type { ClusterView } from './cluster-view.ts';
 import { Backoff } from './backoff.ts';
+import type { Connection } from './connection.ts';
 import { BrokerError, ClientError, isRetriableError } from './errors.ts';
+import { readAssignment } from './membership.ts';
 import { sleep } from './waiting.ts';
 
 export interface NewTopic {
@@ -30,6 +36,26 @@ export interface TopicResult {
   /** `NONE` when it worked. */
   readonly error: ErrorName;
   readonly message: string | null;
+}
+
+export interface GroupListing {
+  readonly group: string;
+  /** 'consumer' for those that read topics. */
+  readonly protocolType: string;
+  /** Empty from brokers that do not tell it in a list. */
+  readonly state: string;
+}
+
+export interface GroupDescription {
+  readonly state: string;
+  readonly protocolType: string;
+  readonly members: readonly {
+    readonly id: string;
+    readonly instanceId: string | null;
+    readonly clientId: string;
+    readonly host: string;
+    readonly assigned: readonly TopicPartitions[];
+  }[];
 }
 
 interface Position {
@@ -219,15 +245,26 @@ export class Admin {
     timestamp: number,
     signal: AbortSignal = AbortSignal.timeout(timeoutMs),
   ): Promise<Map<number, Position>> {
+    // That there is no such topic is said at once.
+    const isMissing = (error: unknown): boolean =>
+      error instanceof BrokerError &&
+      error.error === 'UNKNOWN_TOPIC_OR_PARTITION' &&
+      this.#view.topic(topic) === undefined;
+    return this.#insist(signal, isMissing, () => this.#listOffsets(topic, timestamp, signal));
+  }
+
+  /** Tries again what may succeed later, because leaders and coordinators move. */
+  async #insist<T>(
+    signal: AbortSignal,
+    isFinal: (error: unknown) => boolean,
+    ask: () => Promise<T>,
+  ): Promise<T> {
     const backoff = new Backoff();
     for (;;) {
       try {
-        return await this.#listOffsets(topic, timestamp, signal);
+        return await ask();
       } catch (error) {
-        // Leaders move; that there is no such topic is said at once.
-        const isMissing = error instanceof BrokerError && error.error === 'UNKNOWN_TOPIC_OR_PARTITION';
-        if (!isRetriableError(error) || signal.aborted || (isMissing && !this.#view.topic(topic)))
-          throw error;
+        if (!isRetriableError(error) || signal.aborted || isFinal(error)) throw error;
         await sleep(backoff.next(), signal);
       }
     }
@@ -268,6 +305,98 @@ export class Admin {
     return offsets;
   }
 
+  /** Every group that any broker looks after. */
+  async listGroups(signal?: AbortSignal): Promise<GroupListing[]> {
+    const { brokers } = await this.describeCluster(signal);
+    await this.#view.refresh(signal);
+    const answers = await Promise.all(
+      brokers.map(async ({ id }) => (await this.#view.broker(id)).request(listGroups, {})),
+    );
+    return answers.flatMap(({ errorCode, groups }) => {
+      check(errorCode, 'ListGroups');
+      return groups.map(({ groupId, protocolType, groupState }) => ({
+        group: groupId,
+        protocolType,
+        state: groupState ?? '',
+      }));
+    });
+  }
+
+  /** @throws BrokerError GROUP_ID_NOT_FOUND */
+  describeGroup(
+    group: string,
+    signal: AbortSignal = AbortSignal.timeout(timeoutMs),
+  ): Promise<GroupDescription> {
+    return this.#ofCoordinator(group, signal, async (coordinator) => {
+      const response = await coordinator.request(describeGroups, { groups: [group] });
+      const [found] = response.groups;
+      if (found === undefined) throw new ClientError('RK9211', `DescribeGroups of '${group}' is empty`);
+      check(found.errorCode, `group '${group}'`);
+      // What brokers answered before there was an error for it.
+      if (found.groupState === 'Dead') throw new BrokerError('GROUP_ID_NOT_FOUND', `group '${group}'`);
+      const { groupState: state, protocolType, members } = found;
+      return {
+        state,
+        protocolType,
+        members: members.map(({ memberId, groupInstanceId, clientId, clientHost, memberAssignment }) => ({
+          id: memberId,
+          instanceId: groupInstanceId ?? null,
+          clientId,
+          host: clientHost,
+          assigned: protocolType === 'consumer' ? assignedBy(memberAssignment) : [],
+        })),
+      };
+    });
+  }
+
+  /** What a group has committed, by topic and partition. */
+  committedOffsets(
+    group: string,
+    signal: AbortSignal = AbortSignal.timeout(timeoutMs),
+  ): Promise<Map<string, Map<number, number>>> {
+    return this.#ofCoordinator(group, signal, async (coordinator) => {
+      const response = await coordinator.request(
+        offsetFetch,
+        (version) =>
+          version >= 8
+            ? { groups: [{ groupId: group, topics: null }], requireStable: false }
+            : { groupId: group, topics: null, ...(version >= 7 ? { requireStable: false } : {}) },
+        { versionMax: 9 },
+      );
+      const answer = response.groups === undefined ? response : response.groups[0];
+      check(answer?.errorCode ?? 0, `offsets of group '${group}'`);
+      const committed = new Map<string, Map<number, number>>();
+      for (const { name, partitions } of answer?.topics ?? []) {
+        const of = new Map<number, number>();
+        committed.set(name!, of);
+        for (const { partitionIndex, committedOffset, errorCode } of partitions) {
+          check(errorCode, `offset of ${name}-${partitionIndex} for group '${group}'`);
+          if (committedOffset >= 0) of.set(partitionIndex, committedOffset);
+        }
+      }
+      return committed;
+    });
+  }
+
+  #ofCoordinator<T>(
+    group: string,
+    signal: AbortSignal,
+    ask: (coordinator: Connection) => Promise<T>,
+  ): Promise<T> {
+    return this.#insist(
+      signal,
+      () => false,
+      async () => {
+        try {
+          return await ask(await this.#view.coordinator(group, '', signal));
+        } catch (error) {
+          if (isRetriableError(error)) this.#view.forgetCoordinator(group);
+          throw error;
+        }
+      },
+    );
+  }
+
   /** Orders go to the controller where there is one; every sidecar is its own. */
   #controller(signal?: AbortSignal): ReturnType<ClusterView['anyBroker']> {
     return this.#view.anyBroker(signal);
@@ -279,3 +408,12 @@ function check(errorCode: number, what: string): void {
 }
 
 const because = (message: string | null): string => (message === null ? '' : `: ${message}`);
+
+/** Nothing where it cannot be read, for one bad member must not hide the others. */
+function assignedBy(bytes: Buffer): TopicPartitions[] {
+  try {
+    return readAssignment(bytes);
+  } catch {
+    return [];
+  }
+}

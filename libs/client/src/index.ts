@@ -1,4 +1,4 @@
-export { Admin, type NewTopic, type TopicResult } from './admin.ts';
+export { Admin, type GroupDescription, type GroupListing, type NewTopic, type TopicResult } from './admin.ts';
 export { assignRanges, type GroupMember, type TopicPartitions } from './assignor.ts';
 export { Client, type ClientOptions } from './client.ts';
 export { ClusterView, type Status, type TopicView } from './cluster-view.ts';

@@ -430,7 +430,7 @@ function readTopics(metadata: Buffer): string[] {
   }
 }
 
-function readAssignment(bytes: Buffer): TopicPartitions[] {
+export function readAssignment(bytes: Buffer): TopicPartitions[] {
   if (bytes.length === 0) return [];
   const version = Math.min(bytes.readInt16BE(0), 3);
   return decodeMessage(consumerProtocolAssignment, version, bytes.subarray(2), 'allow').assignedPartitions;

@@ -10,6 +10,7 @@ export const repeated = (value: string, all: readonly string[]): string[] => [..
 
 export function brokerCommands(rookery: Command): void {
   topicCommands(rookery.command('topics').description('list, make, delete and describe topics'));
+  groupCommands(rookery.command('groups').description('list and describe consumer groups'));
   atBroker(rookery.command('configs'))
     .description("print a topic's settings, or change some")
     .argument('<topic>')
@@ -45,6 +46,18 @@ function topicCommands(topics: Command): void {
     .option('--admin <host:port>', "the sidecar's HTTP address, which knows the segments", '127.0.0.1:9644')
     .action(async (topic: string, flags: DescribeTopicFlags) =>
       (await import('./topics.ts')).describeTopic(topic, flags),
+    );
+}
+
+function groupCommands(groups: Command): void {
+  atBroker(groups.command('list'))
+    .description('every group')
+    .action(async (flags: BrokerFlags) => (await import('./groups.ts')).listGroups(flags));
+  atBroker(groups.command('describe'))
+    .description('what a group has committed, how far that is from the high watermark, and who reads it')
+    .argument('<group>')
+    .action(async (group: string, flags: BrokerFlags) =>
+      (await import('./groups.ts')).describeGroup(group, flags),
     );
 }
 
