@@ -157,6 +157,41 @@ describe('groups', () => {
   });
 });
 
+describe('produce and consume', () => {
+  test('carry lines there and back, byte for byte, each key with its value', async () => {
+    await filled('lines', 3, 0);
+    const lines = Array.from({ length: 5_000 }, (_, i) => `key-${i % 7}:${i} é: and more`);
+    const sent = await rookery(['produce', 'lines', '--key-separator', ':'], lines.join('\n'));
+    expect(sent).toEqual({ stdout: '', stderr: '', code: 0 });
+    const read = await rookery(['consume', 'lines', '--count', '5000', '--key-separator', ':']);
+    expect(read.code).toBe(0);
+    expect(read.stdout.trimEnd().split('\n').sort()).toEqual(lines.toSorted());
+  });
+
+  test('begin where they are told to', async () => {
+    await filled('counted', 1, 0);
+    await rookery(['produce', 'counted'], 'zero\none\n\nthree\n');
+    const from = (where: string, count: string): Promise<Finished> =>
+      rookery(['consume', 'counted', '--from', where, '--count', count]);
+    expect((await from('1', '2')).stdout).toBe('one\n\n');
+    expect((await from('earliest', '1')).stdout).toBe('zero\n');
+    await refused(from('99', '1'), 1, /^rookery: RK9208 .*OFFSET_OUT_OF_RANGE.*99/);
+    await refused(from('soon', '1'), 2, /^rookery: RK0101 .*soon/);
+  });
+
+  test('create no topic by a typing error', async () => {
+    await refused(rookery(['produce', 'mistyped'], 'x\n'), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);
+    await refused(rookery(['consume', 'mistyped']), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);
+    expect((await client.admin().listTopics()).map(({ name }) => name)).not.toContain('mistyped');
+  });
+
+  test('say which records are refused, and do not end as if all were well', async () => {
+    await filled('narrow', 1, 0);
+    await rookery(['configs', 'narrow', '--set', 'max.message.bytes=1000']);
+    await refused(rookery(['produce', 'narrow'], 'x'.repeat(2000)), 1, /^rookery: RK9208 .*TOO_LARGE/);
+  });
+});
+
 describe('a refusal', () => {
   test('is one coded line, 1 from the broker and 2 where the command line is wrong', async () => {
     await refused(rookery(['topics', 'describe', 'nowhere']), 1, /^rookery: RK9208 .*UNKNOWN_TOPIC/);

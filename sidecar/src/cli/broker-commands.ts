@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
 import type { ConfigsFlags } from './configs.ts';
+import type { ConsumeFlags } from './consume.ts';
+import type { ProduceFlags } from './produce.ts';
 import type { CreateTopicFlags, DescribeTopicFlags } from './topics.ts';
 import type { BrokerFlags } from './with-client.ts';
 
@@ -18,6 +20,23 @@ export function brokerCommands(rookery: Command): void {
     .option('--unset <name>', 'take a setting back to its default; may be repeated', repeated, [])
     .action(async (topic: string, flags: ConfigsFlags) =>
       (await import('./configs.ts')).configs(topic, flags),
+    );
+  atBroker(rookery.command('produce'))
+    .description('append every line of the input as a record')
+    .argument('<topic>')
+    .option('--key-separator <text>', 'what stands before it in a line is the key')
+    .action(async (topic: string, flags: ProduceFlags) =>
+      (await import('./produce.ts')).produce(topic, flags),
+    );
+  atBroker(rookery.command('consume'))
+    .description('print the value of every record as a line, and wait for more')
+    .argument('<topic>')
+    .option('--from <where>', 'earliest, latest, or the offset to begin with', 'earliest')
+    .option('--count <records>', 'end after so many')
+    .option('--partition <number>', 'one partition (default: all)')
+    .option('--key-separator <text>', 'print the key too, and this between the two')
+    .action(async (topic: string, flags: ConsumeFlags) =>
+      (await import('./consume.ts')).consume(topic, flags),
     );
 }
 

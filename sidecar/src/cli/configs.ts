@@ -1,4 +1,4 @@
-import { assignments } from './settings-given.ts';
+import { assignments } from './given.ts';
 import { inTime, withClient, type BrokerFlags } from './with-client.ts';
 
 export interface ConfigsFlags extends BrokerFlags {

@@ -1,9 +1,8 @@
 import { BrokerError, type Client, type TopicResult } from '@rookery/client';
 import { systemClock } from '../clock.ts';
 import { formatAddress, parseAddress } from '../listener-address.ts';
-import { SidecarError } from '../errors.ts';
 import { print, unknown } from './columns.ts';
-import { assignments } from './settings-given.ts';
+import { assignments, wholeNumber } from './given.ts';
 import { inTime, withClient, type BrokerFlags } from './with-client.ts';
 
 // `rookery topics …`: the topics of a broker, a sidecar or any other that speaks the protocol.
@@ -27,8 +26,8 @@ export interface CreateTopicFlags extends BrokerFlags {
 }
 
 export async function createTopic(name: string, flags: CreateTopicFlags): Promise<void> {
-  const partitions = count('--partitions', flags.partitions);
-  const replicationFactor = count('--replication-factor', flags.replicationFactor);
+  const partitions = leftToBroker('--partitions', flags.partitions);
+  const replicationFactor = leftToBroker('--replication-factor', flags.replicationFactor);
   const configs = Object.fromEntries(assignments(flags.set));
   await withClient(flags, (client) =>
     inTime(async (signal) => {
@@ -45,13 +44,9 @@ export const deleteTopics = (names: readonly string[], flags: BrokerFlags): Prom
     }),
   );
 
-/** −1, which leaves it to the broker, where nothing is said. */
-function count(option: string, text: string | undefined): number {
-  if (text === undefined) return -1;
-  if (!/^[1-9]\d{0,8}$/.test(text))
-    throw new SidecarError('RK0101', `${option} ${text}: a number is expected`);
-  return Number(text);
-}
+/** −1 where nothing is said. */
+const leftToBroker = (option: string, text: string | undefined): number =>
+  text === undefined ? -1 : wholeNumber(option, text);
 
 function checkResult({ name, error, message }: TopicResult): void {
   if (error === 'NONE') return;

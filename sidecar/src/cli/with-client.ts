@@ -18,6 +18,8 @@ export async function withClient<T>(
   { broker }: BrokerFlags,
   run: (client: Client) => Promise<T>,
 ): Promise<T> {
+  // Who read what we print has gone, and there is nobody left to work for.
+  process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => process.exit(code === 'EPIPE' ? 0 : 1));
   const client = new Client({
     brokers: [broker],
     clientId: 'rookery-cli',

@@ -10,3 +10,9 @@ export function assignments(given: readonly string[]): Map<string, string> {
     }),
   );
 }
+
+/** @throws SidecarError RK0101 */
+export function wholeNumber(option: string, text: string): number {
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw new SidecarError('RK0101', `${option} ${text}: a number is expected`);
+}
