@@ -1,3 +1,4 @@
+import { createServer, type AddressInfo } from 'node:net';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Client, type AssignedPartition } from '@rookery/client';
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
@@ -203,6 +204,21 @@ describe('a refusal', () => {
     await refused(bare(['topics', 'describe', 'x', '--broker', 'here']), 2, /^rookery: RK9207 .*'here'/);
     await refused(rookery(['topics', 'describe', 'x', '--admin', 'here']), 2, /^rookery: RK0105 .*--admin/);
     await refused(rookery(['topics', 'describe']), 2, /^rookery: RK0101/);
+  });
+
+  test('comes from a broker that takes the connection and says nothing', async () => {
+    const silent = createServer(() => {});
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const { port } = silent.address() as AddressInfo;
+    try {
+      await refused(
+        bare(['topics', 'list', '--broker', `127.0.0.1:${port}`]),
+        1,
+        /^rookery: RK9201 .*ApiVersions/,
+      );
+    } finally {
+      silent.close();
+    }
   });
 
   test('creates no topic by asking for it', async () => {
