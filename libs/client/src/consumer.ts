@@ -129,8 +129,12 @@ export class Consumer {
     this.#membership.start();
   }
 
-  /** Asks for so many more records of a partition. */
+  /**
+   * Asks for so many more records of a partition; a negative number takes back.
+   * @throws ClientError RK9207
+   */
   request(partition: AssignedPartition, count: number): void {
+    if (!Number.isSafeInteger(count)) throw new ClientError('RK9207', `request: ${count} records`);
     if (partition.reading !== null) this.#fetcher.request(partition.reading, count);
   }
 
@@ -139,18 +143,26 @@ export class Consumer {
     if (partition.reading !== null) this.#fetcher.pause(partition.reading);
   }
 
-  /** @param offset −1: wherever `from` says */
+  /**
+   * @param offset −1: wherever `from` says
+   * @throws ClientError RK9207
+   */
   seek(partition: AssignedPartition, offset: number): void {
+    // One that cannot be sent would stop the fetches of every other partition too.
+    if (!Number.isSafeInteger(offset) || offset < -1)
+      throw new ClientError('RK9207', `seek: offset ${offset}`);
     if (partition.reading !== null) this.#fetcher.seek(partition.reading, offset);
   }
 
   /**
    * Keeps how far the partition is done.
    * @param offset of the next record to read
-   * @throws ClientError RK9210 when the partition has gone to another member
+   * @throws ClientError RK9207, RK9210 when the partition has gone to another member
    */
   commit(partition: AssignedPartition, offset: number): Promise<void> {
     const { topic, leaderEpoch } = partition;
+    if (!Number.isSafeInteger(offset) || offset < 0)
+      return Promise.reject(new ClientError('RK9207', `commit: offset ${offset}`));
     if (this.#assigned.get(nameOf(topic, partition.partition)) !== partition)
       return Promise.reject(new ClientError('RK9210', nameOf(topic, partition.partition)));
     return this.#commits.commit(topic, partition.partition, { offset, leaderEpoch });

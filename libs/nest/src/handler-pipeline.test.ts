@@ -410,6 +410,32 @@ describe.each(kinds)('on a %s', (kind) => {
     await reads(await boot(kind, Handlers, topic, [{ n: 1 }, { n: 2 }]), ['handler 1', 'handler 2']);
   });
 
+  test.each(['at once', 'late'] as const)(
+    'a filter that answers nothing, %s, has not handled it',
+    async (when) => {
+      const topic = freshTopic();
+      @Catch()
+      class LookOn implements ExceptionFilter {
+        catch(): unknown {
+          return when === 'late' ? Promise.resolve() : undefined;
+        }
+      }
+      @UseFilters(LookOn)
+      class Handlers {
+        constructor(@Inject(Journal) private readonly journal: Journal) {}
+        @Subscribe(topic, { retry: backoff({ attempts: 2, initial: '1ms' }) })
+        handle({ n }: { n: number }): void {
+          this.journal.note(`handler ${n}`);
+          if (n === 1) throw new Error('again');
+        }
+      }
+      host()(Handlers);
+      const skipped = `Handlers.handle skipped ${topic}/0@0 after 2 attempts: Error: again`;
+      const expected = ['handler 1', 'handler 1', skipped, 'handler 2'];
+      await reads(await boot(kind, Handlers, topic, [{ n: 1 }, { n: 2 }]), expected);
+    },
+  );
+
   test('one method may handle several topics', async () => {
     const [first, second] = [freshTopic(), freshTopic()];
     class Handlers {

@@ -118,14 +118,19 @@ function withoutLog(filters: FiltersCreator): FiltersCreator {
       value: (...of: never[]) => {
         const handler = filters.create(...of);
         handler.next = (error, host) => {
-          const result = handler.invokeCustomFilters(error, host);
-          if (result === undefined || result === null) throw error;
-          return result;
+          const result: unknown = handler.invokeCustomFilters(error, host);
+          return result instanceof Promise ? result.then((late) => given(late, error)) : given(result, error);
         };
         return handler;
       },
     },
   }) as FiltersCreator;
+}
+
+/** A filter that gives nothing has only looked at the error: the record is not handled yet. */
+function given(result: unknown, error: unknown): unknown {
+  if (result === undefined || result === null) throw error;
+  return result;
 }
 
 /** Waits for an observable to its end: only a subscription makes it run, and one without values is as good. */

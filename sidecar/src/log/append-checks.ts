@@ -33,7 +33,10 @@ export type Origin = 'client' | 'coordinator';
 export function checkAppend(batch: RecordBatch, config: LogConfig, now: number, origin: Origin): void {
   const { sizeInBytes } = batch;
   if (batch.magic !== 2)
-    throw new AppendRefused('UNSUPPORTED_FOR_MESSAGE_FORMAT', `magic ${batch.magic}, only 2 is stored`);
+    throw new AppendRefused(
+      batch.magic === 0 || batch.magic === 1 ? 'INVALID_RECORD' : 'CORRUPT_MESSAGE',
+      `magic ${batch.magic}, only 2 is stored`,
+    );
   if (sizeInBytes > config.maxMessageBytes) {
     throw new AppendRefused(
       'MESSAGE_TOO_LARGE',
@@ -111,7 +114,8 @@ function checkCodec(batch: RecordBatch): void {
 function checkTimestamps(batch: RecordBatch, config: LogConfig, now: number): void {
   const { timestampBeforeMaxMs: beforeMaxMs, timestampAfterMaxMs: afterMaxMs } = config;
   const problem = timestampProblem(batch.maxTimestamp, now, { beforeMaxMs, afterMaxMs });
-  if (problem !== null) throw new AppendRefused('INVALID_TIMESTAMP', problem);
+  if (problem !== null)
+    throw new AppendRefused('INVALID_TIMESTAMP', problem, [{ index: 0, message: problem }]);
 }
 
 /** Why a topic takes no record of this time; null when it does. */

@@ -31,7 +31,7 @@ export const describeConfigs = api({
         isSensitive: bool,
         synonyms: array({ name: string, value: string.nullable(), source: int8 }),
         configType: int8.since(3),
-        documentation: string.since(3).nullable().default(null),
+        documentation: string.since(3).nullable(),
       }),
     }),
   },

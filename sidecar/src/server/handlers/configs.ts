@@ -100,6 +100,7 @@ export function describeTopicConfigs({ config }: ConfigsDeps, topic: TopicImage)
           isSensitive: false,
           synonyms,
           configType: types[setting.type],
+          documentation: null,
         };
       })
   );
@@ -119,6 +120,7 @@ function describeBrokerConfigs(config: Config): Described[] {
       isSensitive,
       synonyms: [{ name, value, source }],
       configType: types[setting.type],
+      documentation: null,
     };
   });
 }

@@ -20,6 +20,15 @@ const maxTimestamp = -3;
 const earliestLocal = -4;
 const latestTiered = -5;
 const earliestPendingUpload = -6;
+/** From which version on a number below 0 may stand for a place; no other one may at all. */
+const placeSince: Readonly<Record<number, number>> = {
+  [latest]: 1,
+  [earliest]: 1,
+  [maxTimestamp]: 7,
+  [earliestLocal]: 8,
+  [latestTiered]: 9,
+  [earliestPendingUpload]: 11,
+};
 
 interface Found {
   readonly timestamp: number;
@@ -35,11 +44,15 @@ export function listOffsetsHandler(deps: { replicas: ReplicaManager }): Handler 
     name: string,
     asked: Request<typeof listOffsets>['topics'][number]['partitions'][number],
     isolationLevel: number,
+    version: number,
   ): Promise<PartitionAnswer> => {
     const { partitionIndex } = asked;
     const refused = (errorCode: number): PartitionAnswer => ({ partitionIndex, errorCode, ...nothing });
     const partition = deps.replicas.find(name, partitionIndex);
     if (partition === null) return refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
+    // Taken for a time, an unknown place would send its reader to the beginning without a word.
+    if (asked.timestamp < 0 && version < (placeSince[asked.timestamp] ?? Infinity))
+      return refused(ErrorCode.UNSUPPORTED_VERSION);
     try {
       partition.checkLeader(asked.currentLeaderEpoch);
       const found = await lookUp(partition, asked.timestamp, isolationLevel === readCommitted);
@@ -52,10 +65,11 @@ export function listOffsetsHandler(deps: { replicas: ReplicaManager }): Handler 
   };
   return handler<typeof listOffsets>({
     api: listOffsets,
-    async handle(request) {
+    async handle(request, { version }) {
+      const { isolationLevel } = request;
       const topics = request.topics.map(async ({ name, partitions }) => ({
         name,
-        partitions: await Promise.all(partitions.map((asked) => find(name, asked, request.isolationLevel))),
+        partitions: await Promise.all(partitions.map((asked) => find(name, asked, isolationLevel, version))),
       }));
       return { topics: await Promise.all(topics) };
     },

@@ -222,7 +222,8 @@ describe('Produce', () => {
       ['half a batch', batch(['a']).subarray(0, 40), 'CORRUPT_MESSAGE'],
       ['a batch and a half', Buffer.concat([batch(['a']), batch(['b']).subarray(0, 20)]), 'CORRUPT_MESSAGE'],
       ['too large', batch(['x'.repeat(1_001)]), 'MESSAGE_TOO_LARGE'],
-      ['an old format', changed((bytes) => bytes.writeInt8(1, 16)), 'UNSUPPORTED_FOR_MESSAGE_FORMAT'],
+      ['an old format', changed((bytes) => bytes.writeInt8(1, 16)), 'INVALID_RECORD'],
+      ['a format from nowhere', changed((bytes) => bytes.writeInt8(3, 16)), 'CORRUPT_MESSAGE'],
       ['no codec', changed((bytes) => bytes.writeInt16BE(7, 21)), 'UNSUPPORTED_COMPRESSION_TYPE'],
       [
         'more records than bytes',
