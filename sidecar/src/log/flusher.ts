@@ -1,5 +1,4 @@
 import type { Clock, Timer } from '../clock.ts';
-import type { PartitionLog } from './partition-log.ts';
 import { UnsyncedTail } from './unsynced-tail.ts';
 import { WritePace } from './write-pace.ts';
 
@@ -10,6 +9,20 @@ const backgroundMs = 1_000;
 const backgroundBytes = 64 * mebibyte;
 /** How much may be unsynced at all. */
 export const unsyncedBytesMax = 256 * mebibyte;
+
+/** What the flusher does with a log; `durability.ts` explains the verbs. */
+export interface FlushedLog {
+  /** Nothing is written or synced any more. */
+  readonly hasStopped: boolean;
+  /** Everything that was written is on the platter. */
+  readonly isSynced: boolean;
+  /** How long what was written may stay unsynced, in milliseconds. */
+  readonly flushMs: number;
+  writeNow(): void;
+  write(): Promise<void>;
+  settleWritten(): 'settled' | 'sync';
+  sync(): Promise<void>;
+}
 
 /**
  * Group commit. Appends of one turn of the event loop are written together at its end, one gathered write a
@@ -23,10 +36,10 @@ export class Flusher {
   readonly #clock: Clock;
   /** Told when a background sync is through: recovery points have moved. */
   readonly #synced: () => void;
-  #dirty = new Set<PartitionLog>();
+  #dirty = new Set<FlushedLog>();
   /** Logs that are not synced to their end. */
-  readonly #unsynced = new Set<PartitionLog>();
-  readonly #syncing = new Map<PartitionLog, Promise<void>>();
+  readonly #unsynced = new Set<FlushedLog>();
+  readonly #syncing = new Map<FlushedLog, Promise<void>>();
   #bytesAtBackground = 0;
   #timer: Timer | null = null;
 
@@ -38,7 +51,7 @@ export class Flusher {
   }
 
   /** The log has something to write. */
-  add(log: PartitionLog): void {
+  add(log: FlushedLog): void {
     if (this.#dirty.size === 0) this.#clock.nextTurn(() => this.flush());
     this.#dirty.add(log);
   }
@@ -58,7 +71,7 @@ export class Flusher {
     for (const log of logs) this.#settle(log);
   }
 
-  forget(log: PartitionLog): void {
+  forget(log: FlushedLog): void {
     this.#unsynced.delete(log);
     this.#dirty.delete(log);
   }
@@ -69,7 +82,7 @@ export class Flusher {
   }
 
   /** Something of the log was written: what its mode promises becomes true, now or with a sync. */
-  #settle(log: PartitionLog): void {
+  #settle(log: FlushedLog): void {
     if (log.hasStopped) return;
     this.#unsynced.add(log);
     if (log.settleWritten() === 'sync') void this.#sync(log);
@@ -78,7 +91,7 @@ export class Flusher {
   }
 
   /** One sync of a log at a time; those that come meanwhile make the next group. */
-  #sync(log: PartitionLog): Promise<void> {
+  #sync(log: FlushedLog): Promise<void> {
     let syncing = this.#syncing.get(log);
     if (syncing === undefined) {
       syncing = log.sync().then(() => {
