@@ -1,6 +1,7 @@
 import { batchHeaderSize, batchOverhead, RecordBatch, WireError } from '@rookery/wire';
 import { readFile, type File, type FileSystem } from '../vfs/file-system.ts';
 import { parseOffsets } from './checkpoint.ts';
+import { readInt64 } from './int64.ts';
 import { decodeSnapshot } from './producer-snapshot.ts';
 import { decide, fileTable, kindOf } from './recovery.ts';
 import { scanNow } from './segment-scan.ts';
@@ -299,7 +300,7 @@ function findBatch(
       if (window[at + 16] !== 2) continue;
       const length = batchOverhead + window.readInt32BE(at + 8);
       if (length < batchHeaderSize || start + at + length > size) continue;
-      const baseOffset = window.readInt32BE(at) * 0x100000000 + window.readUInt32BE(at + 4);
+      const baseOffset = readInt64(window, at);
       if (baseOffset < offsetMin || baseOffset >= offsetLimit) continue;
       if (isWhole(log, start + at, length)) return { position: start + at, baseOffset };
     }

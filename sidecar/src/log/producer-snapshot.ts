@@ -1,5 +1,6 @@
 import { crc32c } from '@rookery/wire';
 import { readFile, writeAtomically, type FileSystem } from '../vfs/file-system.ts';
+import { readInt64, writeInt64 } from './int64.ts';
 
 /**
  * A log's producers as of an offset, in Kafka's form: `version:i16 crc:u32 count:i32`, then an entry a
@@ -87,12 +88,3 @@ export const writeSnapshot = (
   offset: number,
   bytes: Buffer,
 ): Promise<void> => writeAtomically(fs, snapshotPath(directory, offset), bytes);
-
-function readInt64(bytes: Buffer, at: number): number {
-  return bytes.readInt32BE(at) * 0x100000000 + bytes.readUInt32BE(at + 4);
-}
-
-function writeInt64(bytes: Buffer, at: number, value: number): void {
-  bytes.writeInt32BE(Math.floor(value / 0x100000000), at);
-  bytes.writeUInt32BE(value >>> 0, at + 4);
-}

@@ -1,6 +1,7 @@
 import { batchHeaderSize, batchOverhead, RecordBatch } from '@rookery/wire';
 import { assert } from '../invariant.ts';
 import type { File, FileSystem } from '../vfs/file-system.ts';
+import { readInt64 } from './int64.ts';
 import { OffsetIndex, type OffsetEntry } from './offset-index.ts';
 import { snapshotPath } from './producer-snapshot.ts';
 import type { IndexState } from './recovery.ts';
@@ -179,7 +180,7 @@ export class Segment {
     if (position < 0 || position + batchHeaderSize > endPosition) return false;
     const header = Buffer.allocUnsafe(batchHeaderSize);
     if (this.log.readNow(header, position) < header.length || !isHeader(header, 0)) return false;
-    const base = int64(header, 0);
+    const base = readInt64(header, 0);
     return base >= this.baseOffset && base + header.readInt32BE(lastOffsetDeltaAt) === lastOffset;
   }
 
@@ -248,13 +249,13 @@ export class Segment {
   /** Batches from a position at which one begins, by their headers alone. */
   *walk(from: number, endPosition: number): Generator<BatchPosition> {
     for (const { window, at, position, sizeInBytes } of this.#headersIn(from, endPosition)) {
-      const baseOffset = int64(window, at);
+      const baseOffset = readInt64(window, at);
       yield {
         baseOffset,
         lastOffset: baseOffset + window.readInt32BE(at + 23),
         position,
         sizeInBytes,
-        maxTimestamp: int64(window, at + 35),
+        maxTimestamp: readInt64(window, at + 35),
       };
     }
   }
@@ -397,5 +398,3 @@ const isHeader = (bytes: Buffer, at: number): boolean =>
 const highestHalf = 0x1fffff;
 const magicAt = 16;
 const lastOffsetDeltaAt = 23;
-const int64 = (bytes: Buffer, at: number): number =>
-  bytes.readInt32BE(at) * 0x100000000 + bytes.readUInt32BE(at + 4);

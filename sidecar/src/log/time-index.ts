@@ -1,5 +1,6 @@
 import type { FileSystem } from '../vfs/file-system.ts';
 import { IndexFile } from './index-file.ts';
+import { readInt64, writeInt64 } from './int64.ts';
 
 /** `timestamp:i64 relativeOffset:i32`, sparse, both ascending: docs/format/time-index.md. */
 const entrySize = 12;
@@ -24,8 +25,7 @@ export class TimeIndex {
     const last = this.last();
     if (timestamp < 0 || (last !== null && timestamp <= last.timestamp)) return;
     const entry = this.file.append();
-    entry.writeInt32BE(Math.floor(timestamp / 0x100000000), 0);
-    entry.writeUInt32BE(timestamp >>> 0, 4);
+    writeInt64(entry, 0, timestamp);
     entry.writeInt32BE(offset - this.#baseOffset, 8);
   }
 
@@ -50,4 +50,4 @@ export class TimeIndex {
   }
 }
 
-const timeOf = (entry: Buffer): number => entry.readInt32BE(0) * 0x100000000 + entry.readUInt32BE(4);
+const timeOf = (entry: Buffer): number => readInt64(entry, 0);
