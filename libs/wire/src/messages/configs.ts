@@ -37,6 +37,17 @@ export const describeConfigs = api({
   },
 });
 
+/** Both ways of changing settings are answered with a row a resource. */
+const alterResponse = {
+  throttleTimeMs: int32.default(0),
+  responses: array({
+    errorCode: int16,
+    errorMessage: string.nullable(),
+    resourceType: int8,
+    resourceName: string,
+  }),
+};
+
 // AlterConfigs — replaces every setting of a topic or broker; what is not named goes back to its default.
 //   v2 flexible
 export const alterConfigs = api({
@@ -52,15 +63,7 @@ export const alterConfigs = api({
     }),
     validateOnly: bool,
   },
-  response: {
-    throttleTimeMs: int32.default(0),
-    responses: array({
-      errorCode: int16,
-      errorMessage: string.nullable(),
-      resourceType: int8,
-      resourceName: string,
-    }),
-  },
+  response: alterResponse,
 });
 
 // IncrementalAlterConfigs — changes the settings named and no others.
@@ -79,13 +82,5 @@ export const incrementalAlterConfigs = api({
     }),
     validateOnly: bool,
   },
-  response: {
-    throttleTimeMs: int32.default(0),
-    responses: array({
-      errorCode: int16,
-      errorMessage: string.nullable(),
-      resourceType: int8,
-      resourceName: string,
-    }),
-  },
+  response: alterResponse,
 });
