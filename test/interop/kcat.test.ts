@@ -88,8 +88,10 @@ test('a record of the largest size that is allowed goes through, a larger one is
 
 describe('where reading begins', () => {
   const partition = ['-p', '0'];
+  // kcat reads its input faster than it lingers only on a quiet machine: told to wait, it makes one batch of it.
+  const oneBatch = ['-X', 'linger.ms=2000'];
   const produceAt = (topic: string, values: string[]): Promise<string> =>
-    kcat(['-P', '-b', broker.address, '-t', topic, ...partition], text(values));
+    kcat(['-P', '-b', broker.address, '-t', topic, ...partition, ...oneBatch], text(values));
   const read = async (topic: string, from: string): Promise<(string | null)[]> =>
     (await kcatRecords(broker.address, topic, [...partition, '-o', from])).map(({ payload }) => payload);
 
@@ -97,7 +99,7 @@ describe('where reading begins', () => {
     const values = lines(100);
     await produceAt('middle', values);
     const [first] = await batchesOnDisk(broker.process.dataDir, 'middle');
-    expect(first!.recordCount).toBeGreaterThan(2);
+    expect(first!.recordCount).toBe(values.length);
     for (const offset of [1, 50, 99]) expect(await read('middle', `${offset}`)).toEqual(values.slice(offset));
   });
 
