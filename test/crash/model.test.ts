@@ -12,7 +12,14 @@ import { History } from './history.ts';
 import { Machine } from './machine.ts';
 
 // A log against a list of what it was given: any sequence of its verbs, and after each of them the two must agree.
-// fast-check prints the seed, and shortens a sequence that fails.
+// fast-check shortens a sequence that fails, and says by what it is found again: ROOKERY_SEED, ROOKERY_PATH and
+// ROOKERY_REPLAY repeat it, ROOKERY_RUNS asks for more of them.
+const { ROOKERY_SEED: seed, ROOKERY_PATH: path, ROOKERY_REPLAY: replayPath } = process.env;
+const numRuns = Number(process.env['ROOKERY_RUNS'] ?? 200);
+const replayed = {
+  ...(seed === undefined ? {} : { seed: Number(seed) }),
+  ...(path === undefined ? {} : { path, endOnFailure: true }),
+};
 
 const config: LogConfig = {
   ...new Config({}).logConfig({}),
@@ -29,7 +36,10 @@ const compacted = {
 };
 const topic = 'log';
 
-/** The log under test, which its restarts replace. */
+/**
+ * The log under test, which its restarts replace. Its high watermark moves when it is told to, as where replicas
+ * have to agree: nothing at or after it is compacted or deleted.
+ */
 class Real {
   machine: Machine;
   readonly #config: LogConfig;
@@ -38,6 +48,7 @@ class Real {
     this.#config = own;
     this.machine = new Machine(new MemoryFileSystem(), () => own);
     this.machine.create(topic).assignLeaderEpoch(0, 0);
+    this.log.onDurable = () => {};
   }
 
   get log(): PartitionLog {
@@ -56,6 +67,7 @@ class Real {
   boot(disk: MemoryFileSystem): void {
     const now = this.machine.clock.now();
     this.machine = new Machine(disk, () => this.#config, new ManualClock({ now }));
+    this.log.onDurable = () => {};
   }
 }
 
@@ -99,7 +111,10 @@ const append = fc.array(record, { minLength: 1, maxLength: 4 }).map((records) =>
 const truncate = fc.double({ min: 0, max: 1, noNaN: true }).map((part) =>
   step(`truncate ${part}`, async (history, real) => {
     const { log } = real;
-    const offset = log.logStartOffset + Math.floor(part * (log.logEndOffset - log.logStartOffset));
+    const { highWatermark, logStartOffset, logEndOffset } = log;
+    // What replicas have agreed on is never cut; a compacted log could not give back what its later records replaced.
+    const from = log.config.isCompacted ? highWatermark : logStartOffset;
+    const offset = from + Math.floor(part * (logEndOffset - from));
     await real.finish(log.truncateTo(offset));
     expect(log.logEndOffset).toBeLessThanOrEqual(offset);
     history.truncated(log.logEndOffset);
@@ -124,6 +139,7 @@ const passTime = fc
   .map((ms) => step(`pass ${ms}`, (_, real) => real.machine.clock.advance(ms)));
 
 const others = fc.constantFrom(
+  step('agree', (_, { log }) => log.advanceHighWatermark(log.durableEndOffset)),
   step('roll', (_, real) => real.log.roll()),
   step('checkpoint', (_, real) => real.finish(real.machine.logs.checkpoint())),
   step('compact', (_, real) => real.finish(real.machine.logs.compact())),
@@ -139,12 +155,13 @@ const others = fc.constantFrom(
 const steps = fc.commands([append, append, append, truncate, deleteBefore, passTime, others, others], {
   maxCommands: 60,
   size: 'max',
+  ...(replayPath === undefined ? {} : { replayPath }),
 });
 
 test.each([
   ['a log', config],
   ['a compacted log', { ...config, ...compacted }],
-])('%s is what a list of its batches is, whatever is done to it', async (_, own) => {
+])('%s is what a list of its batches is, whatever is done to it', { timeout: 3_600_000 }, async (_, own) => {
   await fc.assert(
     fc.asyncProperty(steps, (commands) =>
       fc.asyncModelRun(() => {
@@ -153,6 +170,6 @@ test.each([
         return { model: history, real: new Real(own) };
       }, commands),
     ),
-    { numRuns: 200 },
+    { numRuns, ...replayed },
   );
 });

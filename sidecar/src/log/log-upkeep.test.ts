@@ -158,6 +158,29 @@ describe('cutting the end', () => {
       expect(openMemoryLogs({ fs: logs.fs.afterKill() }).log().logEndOffset).toBe(offset + 1);
     },
   );
+
+  test.each(['orderly', 'not orderly'])(
+    'inside the batch that the start is in leaves a log that goes on there, after a stop that was %s',
+    async (stop) => {
+      const logs = open();
+      const log = logs.log();
+      log.appendAsLeader([batchOf(['a', 'b', 'c'])], 0);
+      await logs.settle();
+      log.advanceHighWatermark(3);
+      const deleted = log.deleteBefore(2);
+      await logs.settle();
+      await deleted;
+      const cut = log.truncateTo(0);
+      await logs.settle();
+      await cut;
+      expect([log.logStartOffset, log.logEndOffset]).toEqual([2, 2]);
+      if (stop === 'orderly') await logs.logs.close();
+      const again = openMemoryLogs({ fs: logs.fs.afterKill() }).log();
+      expect(again.offlineReason).toBeNull();
+      expect([again.logStartOffset, again.logEndOffset]).toEqual([2, 2]);
+      expect(again.appendAsLeader([batchOf(['d'])], 1).baseOffset).toBe(2);
+    },
+  );
 });
 
 test('the high watermarks are kept in Kafka’s file', async () => {

@@ -347,10 +347,10 @@ export class PartitionLog {
     return now - this.#segments.active.beganMs > limitMs - this.#jitterMs;
   }
 
-  /** Seals the active segment and begins the next one; an empty one would begin at the same offset, so it stays. */
+  /** Seals the active segment and begins the next one, unless that would begin at the same offset. */
   roll(): void {
     const sealed = this.#segments.active;
-    if (sealed.sizeInBytes === 0) return;
+    if (sealed.baseOffset === this.#logEndOffset) return;
     sealed.seal();
     const next = new Segment(this.#deps.fs, this.directory, this.#logEndOffset);
     // Indexes of a segment that a power cut took may still stand under this name.
@@ -527,7 +527,13 @@ export class PartitionLog {
     this.#logEndOffset = end.offset;
     this.#highWatermark = Math.min(this.#highWatermark, end.offset);
     await this.#deps.checkpoints.recoveryPoints();
+    const isShort = segment.endBefore(end) < cutAt;
     this.#cutFiles(end);
+    // What was deleted or compacted before the end leaves no batch that tells where it is, so a name tells.
+    if (isShort) {
+      this.roll();
+      this.#segments.active.create();
+    }
     try {
       // Batches that came back with the next power cut would be taken for those of the epoch that follows.
       await segment.log.sync();

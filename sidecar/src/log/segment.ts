@@ -246,6 +246,14 @@ export class Segment {
     return this.#startFor(offset);
   }
 
+  /** The offset after the last batch before a place, which is where a batch begins, or the end. */
+  endBefore({ offset, position }: { readonly offset: number; readonly position: number }): number {
+    let end = this.baseOffset;
+    for (const { lastOffset } of this.walk(this.#startFor(offset - 1, position), position))
+      end = lastOffset + 1;
+    return end;
+  }
+
   /** Batches from a position at which one begins, by their headers alone. */
   *walk(from: number, endPosition: number): Generator<BatchPosition> {
     for (const { window, at, position, sizeInBytes } of this.#headersIn(from, endPosition)) {
