@@ -38,8 +38,7 @@ function placeOf(path: string): Place {
 }
 
 function check(dataDir: string, partition: string): PartitionCheck {
-  const expected = expectedOf(fs, dataDir, partition, partition.startsWith('__'));
-  return checkPartition(fs, `${dataDir}/${partition}`, expected);
+  return checkPartition(fs, `${dataDir}/${partition}`, expectedOf(fs, dataDir, partition));
 }
 
 /** Reads every byte, takes no lock and changes nothing; beside a running broker the newest bytes may look unfinished. */

@@ -11,7 +11,7 @@ export interface CleanerOptions {
   readonly logs: () => Iterable<PartitionLog>;
   /** Runs a plan where it does not hold up appends; when the signal aborts, it writes nothing more. */
   readonly compact: (plan: CompactionPlan, signal: AbortSignal) => Promise<CompactionResult>;
-  /** How far each log was compacted. */
+  /** How far each log was compacted; one that is not named never was. */
   readonly compactedTo: Map<string, number>;
   /** Puts that on disk. */
   readonly checkpoint: () => Promise<void>;
@@ -71,6 +71,11 @@ export class Cleaner {
     const startedMs = clock.monotonic();
     try {
       const result = await compact(log.compactionPlan(choice, mapBytesMax), this.#stopping.signal);
+      // Before the first hole is on disk: a start that does not find the log named takes holes for rot.
+      if (!compactedTo.has(log.name)) {
+        compactedTo.set(log.name, choice.firstDirtyOffset);
+        await checkpoint();
+      }
       if (!(await log.swap(result))) return false;
       compactedTo.set(log.name, result.endOffset);
       await checkpoint();

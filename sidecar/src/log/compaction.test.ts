@@ -8,6 +8,7 @@ import {
 import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
 import { FileRegion } from '../vfs/file-region.ts';
+import { checkPartition, expectedOf } from './log-check.ts';
 import { openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
 
@@ -244,6 +245,52 @@ test('rot that is met on the way stops the log from being written, and keeps wha
   expect(logs.fs.list('/data/orders-0').filter((name) => name.endsWith('.cleaned'))).toEqual([]);
 });
 
+test('a batch under another offset stops a round before it takes the place of later records', async () => {
+  const logs = open();
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: keys[i % 5]!, value: `v${i}` }]);
+  logs.log().roll();
+  const file = logs.fs.open('/data/orders-0/00000000000000000000.log', 'write');
+  const [, second] = batchesIn(logs.log());
+  file.writeNow([Buffer.from([9])], second!.sizeInBytes + 7);
+  await compactAll(logs);
+  expect(logs.log().rot).toMatchObject({ offset: 1, reason: 'base offset 9 where 1 should be' });
+  expect(logs.happened('compacted')).toEqual([]);
+});
+
+test('a log with holes stays in service when its topic is compacted no more', async () => {
+  const logs = open();
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: keys[i % 5]!, value: `v${i}` }]);
+  await compactAll(logs);
+  const before = state(logs.log());
+  logs.log().updateConfig({ ...logs.log().config, isCompacted: false, isDeleted: true });
+  await logs.logs.scrub();
+  expect(logs.log().offlineReason).toBeNull();
+  const disk = logs.fs.afterKill();
+  const found = checkPartition(disk, '/data/orders-0', expectedOf(disk, '/data', 'orders-0'));
+  expect(found).toMatchObject({ damages: [], faults: [] });
+  const again = openMemoryLogs({ fs: disk });
+  expect(state(again.log())).toEqual(before);
+  await again.logs.scrub();
+  expect(again.log().offlineReason).toBeNull();
+});
+
+test('no one takes holes for rot when the note of who has them is lost', async () => {
+  const logs = open();
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: keys[i % 5]!, value: `v${i}` }]);
+  await compactAll(logs);
+  const before = state(logs.log());
+  const disk = logs.fs.afterKill();
+  disk.remove('/data/cleaner-offset-checkpoint');
+  const first = openMemoryLogs({ fs: disk });
+  await first.logs.scrub();
+  expect(state(first.log())).toEqual(before);
+  // What the first start could not know, the second must not forget.
+  const second = openMemoryLogs({ fs: first.fs.afterKill() });
+  await second.logs.scrub();
+  expect(state(second.log())).toEqual(before);
+  expect(second.log().offlineReason).toBeNull();
+});
+
 test('compact and delete together: what is old goes, of the rest the last of each key stays', async () => {
   const logs = open({ isDeleted: true, retentionMs: 3 * dayMs });
   for (let i = 0; i < 30; i++) await append(logs, [{ key: `old${i % 3}`, value: `v${i}` }]);
@@ -270,6 +317,11 @@ test('a round that begins anew after a crash at any operation keeps the table', 
   logs.fs.beforeOperation = null;
   expect(crashed.length).toBeGreaterThan(30);
   for (const fs of crashed) {
+    // Nor does it matter that the topic is compacted no more when the broker is back.
+    const kept = openMemoryLogs({ fs: fs.afterKill() });
+    expect(state(kept.log())).toEqual(before);
+    await kept.logs.scrub();
+    expect(kept.log().offlineReason).toBeNull();
     const again = openMemoryLogs({ fs, config: compacted });
     expect(state(again.log())).toEqual(before);
     expect(again.log().logEndOffset).toBe(60);

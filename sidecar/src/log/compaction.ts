@@ -2,6 +2,7 @@ import { decodeRecords, filterBatch, RecordBatch, WireError, type LogRecord } fr
 import type { File, FileSystem } from '../vfs/file-system.ts';
 import { transactionEndOf } from './control-record.ts';
 import { OffsetMap } from './offset-map.ts';
+import { OffsetOrder } from './offset-order.ts';
 import { RotFound } from './rot.ts';
 import { Segment } from './segment.ts';
 import type { AbortedTransaction } from './transaction-index.ts';
@@ -11,6 +12,8 @@ export const swapSuffix = '.swap';
 
 /** One compaction of one log, as plain values, so that it may run on another thread. */
 export interface CompactionPlan {
+  /** Up to here offsets may be missing: everywhere in a log that was compacted before. */
+  readonly holesUpTo: number;
   readonly directory: string;
   /** Base offsets of the segments that are rewritten, the clean ones in front; none of them is active. */
   readonly segments: readonly number[];
@@ -242,19 +245,25 @@ class Compaction {
     return producerId >= 0 && this.#producers.get(producerId) === lastOffset;
   }
 
-  /** Every batch of a segment, checked. */
+  /** Every batch of a segment, checked: a key's record under another one's offset would take the place of later ones. */
   *#batches(segment: Segment): Generator<RecordBatch> {
-    let next = { offset: segment.baseOffset, position: 0 };
-    const rotten = (position: number, reason: string): never => {
-      throw new RotFound({ segment: segment.baseOffset, position, offset: next.offset, reason });
+    const { segments, endOffset, holesUpTo } = this.#plan;
+    const { baseOffset: expected, sizeInBytes: size } = segment;
+    const limit = segments[segments.indexOf(expected) + 1] ?? endOffset;
+    const order = new OffsetOrder({ expected, holesUpTo, limit });
+    const rotten = (position: number, reason: string, offset = order.next): never => {
+      throw new RotFound({ segment: expected, position, offset, reason });
     };
-    for (const { position, sizeInBytes } of segment.walk(0, segment.sizeInBytes)) {
+    let end = 0;
+    for (const { position, sizeInBytes } of segment.walk(0, size)) {
       const batch = segment.readNow(position, sizeInBytes);
       if (!batch.checkCrc()) rotten(position, 'a batch fails its CRC');
+      const misplaced = order.take(batch, position);
+      if (misplaced !== null) rotten(misplaced.position, misplaced.problem, misplaced.offset);
       yield batch;
-      next = { offset: batch.nextOffset, position: position + sizeInBytes };
+      end = position + sizeInBytes;
     }
-    if (next.position < segment.sizeInBytes) rotten(next.position, 'the file ends inside a batch');
+    if (end < size) rotten(end, 'the file ends inside a batch');
   }
 }
 

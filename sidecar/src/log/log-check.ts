@@ -12,7 +12,7 @@ export interface Expected {
   readonly logStartOffset: number | null;
   /** Null when nobody knows. */
   readonly recoveryPoint: number | null;
-  /** It is or was compacted. */
+  /** It was compacted, or nobody knows. */
   readonly mayHaveHoles: boolean;
 }
 
@@ -149,9 +149,13 @@ class Check {
       for (let from = 0; ;) {
         const note = (batch: RecordBatch, position: number): void =>
           void this.#batches.push(placed(batch, base, position));
-        const scanned = scanNow(log, { from, expected: nextOffset, holesUpTo, note });
+        const limit = nextBase ?? undefined;
+        const scanned = scanNow(log, { from, expected: nextOffset, holesUpTo, limit, note });
         nextOffset = scanned.nextOffset;
         if (scanned.damage === null) break;
+        // The one behind it has told that its offsets are wrong.
+        if (this.#batches.at(-1)?.position === scanned.position && this.#batches.length > first)
+          this.#batches.pop();
         const good = findBatch(log, scanned.position + 1, nextOffset, nextBase ?? Infinity);
         const endPosition = good?.position ?? log.size();
         const endOffset = good?.baseOffset ?? nextBase ?? Math.max(recoveryPoint ?? 0, nextOffset);
@@ -328,18 +332,14 @@ export function partitionsIn(fs: FileSystem, path: string): string[] {
     .filter((name) => !name.endsWith('-delete'));
 }
 
-export function expectedOf(
-  fs: FileSystem,
-  dataDir: string,
-  partition: string,
-  isCompacted: boolean,
-): Expected {
+/** @param partition a directory in it; beside no checkpoints, as in a copy, nobody knows whether it was compacted */
+export function expectedOf(fs: FileSystem, dataDir: string, partition: string): Expected {
   const offsets = (name: string): ReadonlyMap<string, number> | null =>
     parseOffsets(readFile(fs, `${dataDir}/${name}`)?.toString('utf8') ?? '');
   const points = offsets('recovery-point-offset-checkpoint');
   return {
     logStartOffset: offsets('log-start-offset-checkpoint')?.get(partition) ?? null,
     recoveryPoint: points === null ? null : (points.get(partition) ?? 0),
-    mayHaveHoles: isCompacted || (offsets('cleaner-offset-checkpoint')?.has(partition) ?? false),
+    mayHaveHoles: offsets('cleaner-offset-checkpoint')?.has(partition) ?? true,
   };
 }

@@ -4,6 +4,7 @@ import type { LogConfig } from '../log-config.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import type { Recovered } from './durability.ts';
 import type { LeaderEpochs } from './leader-epochs.ts';
+import { OffsetOrder } from './offset-order.ts';
 import { recoverProducers } from './producer-recovery.ts';
 import type { ProducerState } from './producer-state.ts';
 import { decide, indexTable, logTable, pointTable, type Found, type Place } from './recovery.ts';
@@ -202,6 +203,11 @@ class Loading {
     return Math.max(this.#logStartOffset, mayHaveHoles ? compacted : 0);
   }
 
+  /** How the offsets of a segment may follow one another. */
+  #orderIn(index: number): { readonly holesUpTo: number; readonly limit: number | undefined } {
+    return { holesUpTo: this.#holesUpTo, limit: this.#segments.at(index + 1)?.baseOffset };
+  }
+
   #placeOf({ nextOffset }: Look): Place {
     if (this.#recoveryPoint === null) return 'nobody knows';
     // What is missing from before the log's start was deleted, whether it had been synced or not.
@@ -238,7 +244,7 @@ class Loading {
       }
       const isLast = index === segments.length - 1;
       const scanned =
-        index < firstToScan ? this.#lookAtEnd(segment) : this.#scan(segment, index === firstToScan);
+        index < firstToScan ? this.#lookAtEnd(segment, index) : this.#scan(segment, index, firstToScan);
       ({ nextOffset, position } = scanned);
       if (scanned.damage !== null)
         return { found: 'torn', index, nextOffset, position, reason: scanned.damage };
@@ -264,67 +270,73 @@ class Loading {
   }
 
   /** The last index entry of a synced segment leads to its end by a few headers. */
-  #lookAtEnd(segment: Segment): Scanned {
+  #lookAtEnd(segment: Segment, index: number): Scanned {
     const { action } = decide(indexTable, {
       state: segment.indexState(),
       isUnsynced: false,
       isPowerLost: false,
     });
-    if (action === 'rebuild') return this.#rebuild(segment, `it is ${segment.indexState()}`);
+    if (action === 'rebuild') return this.#rebuild(segment, index, `it is ${segment.indexState()}`);
     const size = segment.sizeInBytes;
-    let nextOffset = segment.baseOffset;
+    const indexed = segment.index.last();
+    const [first] = segment.walk(indexed?.position ?? 0, size);
+    // The entry and the batch agree on the offset, so both are believed.
+    const expected = indexed === null || first === undefined ? segment.baseOffset : first.baseOffset;
+    const order = new OffsetOrder({ expected, ...this.#orderIn(index) });
     let position = 0;
-    let isRising = true;
-    for (const batch of segment.walk(segment.index.last()?.position ?? 0, size)) {
-      isRising &&= batch.baseOffset >= nextOffset;
-      nextOffset = batch.lastOffset + 1;
+    for (const batch of segment.walk(indexed?.position ?? 0, size)) {
+      if (order.take({ baseOffset: batch.baseOffset, nextOffset: batch.lastOffset + 1 }, position) !== null)
+        break;
       position = batch.position + batch.sizeInBytes;
     }
-    if (isRising && position === size) return { nextOffset, position, damage: null };
+    if (position === size) return { nextOffset: order.next, position, damage: null };
     // Only where the damage begins is left to find out.
-    return scanNow(segment.log, { from: 0, expected: segment.baseOffset, holesUpTo: this.#holesUpTo });
+    return scanNow(segment.log, { from: 0, expected: segment.baseOffset, ...this.#orderIn(index) });
   }
 
   /** Reads every batch, and makes the indexes again where they may lack something. */
-  #scan(segment: Segment, isFirst: boolean): Scanned {
+  #scan(segment: Segment, index: number, firstToScan: number): Scanned {
     const { isSameBoot } = this.#checkpointed;
     // Only the first of them has anything below the recovery point.
-    if (!isFirst) return this.#readAll(segment);
+    if (index !== firstToScan) return this.#readAll(segment, index);
     const state = segment.indexState();
     const { action } = decide(indexTable, { state, isUnsynced: true, isPowerLost: !isSameBoot });
     if (action === 'rebuild')
-      return state === 'lying' ? this.#rebuild(segment, 'it does not fit the log') : this.#readAll(segment);
+      return state === 'lying'
+        ? this.#rebuild(segment, index, 'it does not fit the log')
+        : this.#readAll(segment, index);
     const from = this.#recoveryPoint ?? 0;
     segment.restartIndexes(from);
     const last = segment.index.last();
     const [batch] = last === null ? [] : segment.walk(last.position, segment.sizeInBytes);
-    if (batch === undefined) return this.#readAll(segment);
-    if (batch.lastOffset !== last!.lastOffset) return this.#rebuild(segment, 'it does not fit the log');
+    if (batch === undefined) return this.#readAll(segment, index);
+    if (batch.lastOffset !== last!.lastOffset)
+      return this.#rebuild(segment, index, 'it does not fit the log');
     this.#transactionsFrom = Math.min(this.#transactionsFrom, from);
-    return this.#read(segment, batch.position, batch.baseOffset);
+    return this.#read(segment, index, batch.position, batch.baseOffset);
   }
 
-  #rebuild(segment: Segment, reason: string): Scanned {
+  #rebuild(segment: Segment, index: number, reason: string): Scanned {
     const { name: partition, events } = this.#deps;
     events.emit('indexRebuilt', { partition, file: segment.index.file.path, reason });
-    const scanned = this.#readAll(segment);
+    const scanned = this.#readAll(segment, index);
     segment.seal();
     segment.flushIndexes();
     return scanned;
   }
 
-  #readAll(segment: Segment): Scanned {
+  #readAll(segment: Segment, index: number): Scanned {
     segment.restartIndexes(0);
     this.#transactionsFrom = Math.min(this.#transactionsFrom, segment.baseOffset);
-    return this.#read(segment, 0, segment.baseOffset);
+    return this.#read(segment, index, 0, segment.baseOffset);
   }
 
-  #read(segment: Segment, from: number, expected: number): Scanned {
+  #read(segment: Segment, index: number, from: number, expected: number): Scanned {
     const { indexIntervalBytes } = this.#deps.config;
     return scanNow(segment.log, {
       from,
       expected,
-      holesUpTo: this.#holesUpTo,
+      ...this.#orderIn(index),
       note: (batch, position) => segment.note(batch, position, indexIntervalBytes),
     });
   }

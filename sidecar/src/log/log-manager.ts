@@ -54,7 +54,11 @@ export class LogManager {
   readonly #deletion: SegmentDeletion;
   readonly #cleaner: Cleaner | null;
   readonly #scrubber: Scrubber;
+  /** How far each log was compacted. One that is named may have holes, whatever its topic's settings say today. */
   readonly #compactedTo: Map<string, number>;
+  readonly #cleanerOffsets: Checkpoint;
+  /** Which logs were compacted cannot be read any more, so any of them may have been. */
+  readonly #hasForgottenHoles: boolean;
   /** What the checkpoints said at the start; null for one that is missing or damaged. */
   readonly #foundPoints: Offsets | null;
   readonly #foundStarts: Offsets | null;
@@ -70,9 +74,11 @@ export class LogManager {
     this.#foundStarts = this.#startOffsets.read();
     this.#highWatermarks = new Checkpoint(fs, `${directory.path}/replication-offset-checkpoint`);
     this.#deletion = new SegmentDeletion(options);
-    const cleanerOffsets = new Checkpoint(fs, `${directory.path}/cleaner-offset-checkpoint`);
-    this.#compactedTo = new Map(cleanerOffsets.read() ?? []);
-    this.#cleaner = this.#openCleaner(() => cleanerOffsets.write(() => this.#compactedTo));
+    this.#cleanerOffsets = new Checkpoint(fs, `${directory.path}/cleaner-offset-checkpoint`);
+    const compactedTo = this.#cleanerOffsets.read();
+    this.#hasForgottenHoles = compactedTo === null;
+    this.#compactedTo = new Map(compactedTo ?? []);
+    this.#cleaner = this.#openCleaner(() => this.#cleanerOffsets.write(() => this.#compactedTo));
     this.#scrubber = new Scrubber({
       clock: options.clock,
       events: options.events,
@@ -145,6 +151,7 @@ export class LogManager {
     this.#compactedTo.delete(name);
     this.#recoveryPoints.forgetNow(name, () => this.#offsets((log) => log.recoveryPoint));
     this.#startOffsets.forgetNow(name, () => this.#offsets((log) => log.logStartOffset));
+    this.#cleanerOffsets.forgetNow(name, () => this.#compactedTo);
     this.#options.directory.release(name);
   }
 
@@ -280,6 +287,18 @@ export class LogManager {
     }
     // From now on, a checkpoint that is not there was lost.
     if (isFirstStart && !hasLogs) this.#recoveryPoints.writeNow(new Map());
+    this.#nameCompacted();
+  }
+
+  /** Keeps what is known of holes now: the settings by which it is known may change. */
+  #nameCompacted(): void {
+    let isNews = this.#hasForgottenHoles;
+    for (const { name, logStartOffset, mayHaveHoles } of this.#logs.values()) {
+      if (!mayHaveHoles || this.#compactedTo.has(name)) continue;
+      this.#compactedTo.set(name, logStartOffset);
+      isNews = true;
+    }
+    if (isNews) this.#cleanerOffsets.writeNow(this.#compactedTo);
   }
 
   #checkpointedAtStart(name: string, topic: string): Checkpointed {
@@ -292,7 +311,7 @@ export class LogManager {
       isSameBoot: directory.isSameBoot,
       distrustedFrom: directory.distrustedFrom(name),
       rot: directory.rotOf(name),
-      mayHaveHoles: configOf(topic).isCompacted || this.#compactedTo.has(name),
+      mayHaveHoles: this.#hasForgottenHoles || configOf(topic).isCompacted || this.#compactedTo.has(name),
     };
   }
 

@@ -3,6 +3,7 @@ import { eachRecord } from '@rookery/wire';
 import { FileRegion } from '../vfs/file-region.ts';
 import type { Durability } from './durability.ts';
 import type { LeaderEpochs } from './leader-epochs.ts';
+import { OffsetOrder } from './offset-order.ts';
 import { sayRot, type Rot } from './rot.ts';
 import type { SegmentList } from './segment-list.ts';
 import type { BatchPosition, Segment } from './segment.ts';
@@ -46,6 +47,8 @@ export interface ReadableLog {
   readonly logEndOffset: number;
   /** Where bytes are not what was written; null when nobody has seen any such. */
   readonly rot: Rot | null;
+  /** Offsets may be missing in the middle, because it was compacted. */
+  readonly mayHaveHoles: boolean;
   condemn(rot: Rot): void;
 }
 
@@ -77,10 +80,14 @@ export class LogReader {
       throw new Quarantined(this.#log.name, this.#log.rot);
     const limit = Math.min(limitOffset, this.#readable.offset);
     if (offset >= limit) this.#log.tail.reachedEnd();
-    for (let i = this.#log.segments.floor(offset); i < this.#log.segments.length && offset < limit; i++) {
+    const index = this.#log.segments.floor(offset);
+    for (let i = index; i < this.#log.segments.length && offset < limit; i++) {
       const segment = this.#log.segments.at(i)!;
       const endPosition = this.#endPositionOf(segment, i, limit);
       const first = this.#find(segment, offset, endPosition);
+      // Unless it was compacted, the segment has a batch for every offset: one that is not found says another one.
+      const isThere = first === null ? endPosition < segment.sizeInBytes : first.baseOffset <= offset;
+      if (!isThere && i === index && !this.#log.mayHaveHoles) this.#condemnBefore(offset, segment);
       // Nothing at or after the offset in this segment: compaction may have left a hole up to the next.
       if (first === null || first.baseOffset >= limit) continue;
       const wanted = atLeastOne ? Math.max(maxBytes, first.sizeInBytes) : maxBytes;
@@ -95,6 +102,37 @@ export class LogReader {
       };
     }
     return nothing;
+  }
+
+  /** Takes the log out of service where its offsets stop to follow one another, before one that has no batch. */
+  #condemnBefore(offset: number, segment: Segment): never {
+    const from = segment.startFor(offset - 1);
+    let place = { offset: segment.baseOffset, position: from };
+    for (const { lastOffset, position, sizeInBytes } of this.#inOrder(segment, from, segment.sizeInBytes))
+      place = { offset: lastOffset + 1, position: position + sizeInBytes };
+    this.#condemn({ segment: segment.baseOffset, ...place, reason: 'no batch begins there' });
+  }
+
+  /** Batches from where one begins, by their headers, as long as their offsets follow one another. @throws Quarantined */
+  *#inOrder(segment: Segment, from: number, end: number): Generator<BatchPosition> {
+    const { mayHaveHoles, logStartOffset } = this.#log;
+    let order: OffsetOrder | null = null;
+    for (const batch of segment.walk(from, end)) {
+      // Where an index entry leads, it agrees with the batch on the offset, so both are believed.
+      const expected = from === 0 ? segment.baseOffset : batch.baseOffset;
+      order ??= new OffsetOrder({ expected, holesUpTo: mayHaveHoles ? Infinity : logStartOffset });
+      const misplaced = order.take({ ...batch, nextOffset: batch.lastOffset + 1 }, batch.position);
+      if (misplaced !== null) {
+        const { offset, position, problem: reason } = misplaced;
+        this.#condemn({ segment: segment.baseOffset, offset, position, reason });
+      }
+      yield batch;
+    }
+  }
+
+  #condemn(rot: Rot): never {
+    this.#log.condemn(rot);
+    throw new Quarantined(this.#log.name, rot);
   }
 
   /** The batch of a segment that holds the offset, or the first one after it, below `endPosition`. */
@@ -150,7 +188,7 @@ export class LogReader {
       if (largest === null || largest.timestamp < timestamp) continue;
       const from = segment.lookupTime(timestamp - 1)?.offset ?? segment.baseOffset;
       const end = segment.baseOffset === segmentBase ? position : this.#log.durability.writtenSizeOf(segment);
-      for (const batch of segment.walk(segment.startFor(from), end)) {
+      for (const batch of this.#inOrder(segment, segment.startFor(from), end)) {
         if (batch.maxTimestamp < timestamp || batch.lastOffset < this.#log.logStartOffset) continue;
         // One by one: a compressed batch of some kilobytes can hold millions of records.
         for (const record of eachRecord(await this.#readChecked(segment, batch))) {

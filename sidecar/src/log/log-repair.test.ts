@@ -33,7 +33,7 @@ function change(disk: MemoryFileSystem, name: string, by: (bytes: Buffer) => voi
 }
 
 const check = (disk: MemoryFileSystem): PartitionCheck =>
-  checkPartition(disk, directory, expectedOf(disk, '/data', 'orders-0', false));
+  checkPartition(disk, directory, expectedOf(disk, '/data', 'orders-0'));
 
 function repaired(disk: MemoryFileSystem, plan: (check: PartitionCheck) => Repair): MemoryLogs {
   const found = check(disk);
@@ -69,8 +69,8 @@ test('a whole log is whole, and a check changes nothing', async () => {
 });
 
 describe('one rotten batch', () => {
-  test.each([
-    ['base offset', 3],
+  test.each<[string, number]>([
+    ...[0, 1, 2, 3, 4, 5, 6, 7].map((at): [string, number] => [`byte ${at} of the base offset`, at]),
     ['batch length', 10],
     ['magic', 16],
     ['CRC', 18],

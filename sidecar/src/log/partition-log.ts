@@ -107,6 +107,7 @@ export class PartitionLog {
   /** Why the disk is not touched any more. */
   #failure: string | null = null;
   #rot: Rot | null = null;
+  #mayHaveHoles: boolean;
   /** It was opened with rot: no file of it is written. */
   readonly #isUntouched: boolean;
   readonly #wasMarked: boolean;
@@ -136,6 +137,7 @@ export class PartitionLog {
     this.#logStartOffset = loaded.logStartOffset;
     this.#isUntouched = loaded.rot !== null;
     this.#wasMarked = found.isMarked;
+    this.#mayHaveHoles = found.mayHaveHoles;
     this.#logEndOffset = this.#highWatermark = loaded.end.offset;
     this.#durability = new Durability(
       {
@@ -177,6 +179,9 @@ export class PartitionLog {
       },
       get rot() {
         return log.rot;
+      },
+      get mayHaveHoles() {
+        return log.mayHaveHoles;
       },
       condemn: (rot) => this.condemn(rot),
     };
@@ -240,6 +245,11 @@ export class PartitionLog {
   /** Where bytes are not what was written; null when nobody has seen any such. */
   get rot(): Rot | null {
     return this.#rot;
+  }
+
+  /** Offsets may be missing in the middle, because it was compacted. */
+  get mayHaveHoles(): boolean {
+    return this.#mayHaveHoles;
   }
 
   get latestEpoch(): number {
@@ -465,6 +475,7 @@ export class PartitionLog {
     const { deleteRetentionMs, segmentBytes, segmentIndexBytes, indexIntervalBytes } = this.#config;
     const { segments, firstDirtyOffset, endOffset } = choice;
     return {
+      holesUpTo: this.#holesUpTo,
       directory: this.directory,
       segments,
       firstDirtyOffset,
@@ -483,6 +494,7 @@ export class PartitionLog {
   /** @returns false when the log has changed meanwhile: then the new segments are dropped */
   swap(result: CompactionResult): Promise<boolean> {
     const { fs, deletion, checkpoints } = this.#deps;
+    this.#mayHaveHoles = true;
     return swapSegments(result.replacements, {
       fs,
       directory: this.directory,
@@ -614,17 +626,24 @@ export class PartitionLog {
     this.#producers.expire(before);
   }
 
+  /** Up to here offsets may be missing, and that is no damage. */
+  get #holesUpTo(): number {
+    return this.#mayHaveHoles ? Infinity : this.#logStartOffset;
+  }
+
   /**
    * Reads every closed segment and checks its batches; rot that it meets takes the log out of service there.
    * @param pause told how much was read; false ends the reading
    */
   async scrub(pause: (bytes: number) => Promise<boolean>): Promise<void> {
-    const holesUpTo = this.#config.isCompacted ? Infinity : this.#logStartOffset;
-    for (const segment of this.#segments.all().slice(0, -1)) {
+    const segments = this.#segments.all();
+    for (const [i, segment] of segments.slice(0, -1).entries()) {
       if (this.offlineReason !== null) return;
       if (segment.isClosed) continue;
       const { baseOffset: expected, sizeInBytes: until } = segment;
-      const scanned = await scan(segment.log, { from: 0, expected, until, holesUpTo }, pause);
+      const holesUpTo = this.#holesUpTo;
+      const limit = segments[i + 1]!.baseOffset;
+      const scanned = await scan(segment.log, { from: 0, expected, until, holesUpTo, limit }, pause);
       if (scanned === null) return;
       if (scanned.damage === null || segment.isClosed) continue;
       const { position, nextOffset: offset, damage: reason } = scanned;

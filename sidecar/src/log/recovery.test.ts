@@ -364,6 +364,56 @@ const states: Record<string, State> = {
   },
 };
 
+describe('a base offset that is not what was written', () => {
+  const places = [
+    ['the last batch of a closed segment', 1, -1],
+    ['the last batch of the log', -1, -1],
+  ] as const;
+  const stops = [
+    ['an orderly stop', stopped],
+    ['a power cut', powerless],
+  ] as const;
+  const bytes = [0, 1, 2, 3, 4, 5, 6, 7];
+  const cases = places.flatMap((place) =>
+    stops.flatMap((stop) => bytes.map((byte) => [byte, ...place, ...stop] as const)),
+  );
+
+  test.each(cases)('byte %i of %s is found after %s', async (byte, _, segment, batch, __, stop) => {
+    const disk = await stop(await aLog());
+    const name = segmentsOn(disk).at(segment)!;
+    let offset = 0;
+    change(disk, `${name}.log`, (content) => {
+      const { position, baseOffset } = positionsIn(content).at(batch)!;
+      offset = baseOffset;
+      return flip(position + byte)(content);
+    });
+    const logs = openMemoryLogs({ fs: disk });
+    quarantined(offset)(logs, disk);
+  });
+
+  test.each(bytes)('byte %i is not served in place of the one that was asked for', async (byte) => {
+    const logs = await aLog();
+    const name = segmentsOn(logs.fs)[1]!;
+    let offset = 0;
+    change(logs.fs, `${name}.log`, (content) => {
+      const { position, baseOffset } = positionsIn(content)[1]!;
+      offset = baseOffset;
+      return flip(position + byte)(content);
+    });
+    const log = logs.log();
+    expect(readable(logs)).toEqual(upTo(offset));
+    if (log.rot !== null) expect(log.rot.offset).toBe(offset);
+    expect(() => log.read(offset, 1, Infinity, true)).toThrow('damaged');
+  });
+});
+
+function positionsIn(content: Buffer): { position: number; baseOffset: number }[] {
+  const places = [];
+  for (let position = 0; position < content.length; position += 12 + content.readInt32BE(position + 8))
+    places.push({ position, baseOffset: Number(content.readBigInt64BE(position)) });
+  return places;
+}
+
 describe('a directory for every row', () => {
   test.each(Object.entries(states))('%s', async (_, { disk, shows }) => {
     const found = await disk(await aLog());

@@ -26,8 +26,8 @@ test('what nobody has changed stays in service', async () => {
   expect(logs.log().offlineReason).toBeNull();
 });
 
-test.each([
-  ['base offset', 3],
+test.each<[string, number]>([
+  ...[0, 1, 2, 3, 4, 5, 6, 7].map((at): [string, number] => [`byte ${at} of the base offset`, at]),
   ['batch length', 10],
   ['magic', 16],
   ['CRC', 18],

@@ -1,5 +1,6 @@
 import { batchHeaderSize, batchOverhead, RecordBatch, WireError } from '@rookery/wire';
 import type { File } from '../vfs/file-system.ts';
+import { OffsetOrder, type Misplaced, type OrderOptions } from './offset-order.ts';
 
 /** How far a segment's bytes are good. */
 export interface Scanned {
@@ -15,16 +16,12 @@ const pieceBytes = 1 << 20;
 /** No batch is larger: no request is. */
 const batchBytesMax = 1 << 30;
 
-export interface ScanOptions {
+export interface ScanOptions extends OrderOptions {
   /** Where a batch begins. */
   readonly from: number;
-  /** The offset at or after which that batch must begin. */
-  readonly expected: number;
-  /** Up to this one offsets may be missing between batches, because the log was compacted or they were deleted. */
-  readonly holesUpTo: number;
   /** Where the segment's whole batches are known to end; what is behind is not looked at. */
   readonly until?: number;
-  /** Told of every good batch. */
+  /** Told of every good batch; of those, one may turn out to be misplaced when the one behind it is read. */
   readonly note?: (batch: RecordBatch, position: number) => void;
 }
 
@@ -80,28 +77,31 @@ interface Wanted {
 class BatchReader {
   readonly #size: number;
   readonly #note: (batch: RecordBatch, position: number) => void;
+  readonly #order: OffsetOrder;
   #position: number;
-  #nextOffset: number;
-  readonly #holesUpTo: number;
   #damage: string | null = null;
+  /** A batch that was taken for good before the one behind it told otherwise. */
+  #misplaced: Misplaced | null = null;
   #pieceBytes: number = pieceBytes;
 
-  constructor({ from, expected, holesUpTo, note = () => {} }: ScanOptions, size: number) {
+  constructor(options: ScanOptions, size: number) {
     this.#size = size;
-    this.#position = from;
-    this.#nextOffset = expected;
-    this.#holesUpTo = holesUpTo;
-    this.#note = note;
+    this.#position = options.from;
+    this.#order = new OffsetOrder(options);
+    this.#note = options.note ?? ((): void => {});
   }
 
   get scanned(): Scanned {
-    return { nextOffset: this.#nextOffset, position: this.#position, damage: this.#damage };
+    if (this.#misplaced === null)
+      return { nextOffset: this.#order.next, position: this.#position, damage: this.#damage };
+    const { offset, position, problem } = this.#misplaced;
+    return { nextOffset: offset, position, damage: problem };
   }
 
   /** What must be read next; null when there is no more to see. */
   next(): Wanted | null {
     const left = this.#size - this.#position;
-    if (this.#damage !== null || left <= 0) return null;
+    if (this.#damage !== null || this.#misplaced !== null || left <= 0) return null;
     return { position: this.#position, size: Math.min(left, this.#pieceBytes) };
   }
 
@@ -111,10 +111,11 @@ class BatchReader {
       for (;;) {
         const batch = RecordBatch.read(bytes, at);
         if (batch === null) break;
-        this.#damage = damageOf(batch, this.#nextOffset, this.#holesUpTo);
+        this.#damage = damageOf(batch);
         if (this.#damage !== null) return;
+        this.#misplaced = this.#order.take(batch, this.#position);
+        if (this.#misplaced !== null) return;
         this.#note(batch, this.#position);
-        this.#nextOffset = batch.nextOffset;
         this.#position += batch.sizeInBytes;
         at += batch.sizeInBytes;
       }
@@ -138,13 +139,9 @@ class BatchReader {
   }
 }
 
-/** What is wrong with a batch, whole as it is; null when nothing is. */
-function damageOf(batch: RecordBatch, expected: number, holesUpTo: number): string | null {
-  const { magic, baseOffset } = batch;
-  if (magic !== 2) return `magic ${magic}`;
-  // The base offset lies outside the CRC: only its neighbours tell whether it is right.
-  if (baseOffset !== expected && (baseOffset < expected || baseOffset > holesUpTo))
-    return `base offset ${baseOffset} where ${expected} should be`;
+/** What is wrong with a batch, whole as it is and wherever it stands; null when nothing is. */
+function damageOf(batch: RecordBatch): string | null {
+  if (batch.magic !== 2) return `magic ${batch.magic}`;
   if (batch.lastOffsetDelta < 0 || batch.recordCount < 0) return 'a negative count';
   return batch.checkCrc() ? null : 'a batch fails its CRC';
 }
