@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../clock.ts';
+import type { Descriptors } from '../vfs/descriptor-budget.ts';
 import { UnsyncedTail } from './unsynced-tail.ts';
 import { WritePace } from './write-pace.ts';
 
@@ -36,6 +37,7 @@ export class Flusher {
   readonly #clock: Clock;
   /** Told when a background sync is through: recovery points have moved. */
   readonly #synced: () => void;
+  readonly #descriptors: Pick<Descriptors, 'isSpent'>;
   #dirty = new Set<FlushedLog>();
   /** Logs that are not synced to their end. */
   readonly #unsynced = new Set<FlushedLog>();
@@ -43,7 +45,8 @@ export class Flusher {
   #bytesAtBackground = 0;
   #timer: Timer | null = null;
 
-  constructor(clock: Clock, bytesMax: number, synced: () => void) {
+  constructor(clock: Clock, bytesMax: number, descriptors: Pick<Descriptors, 'isSpent'>, synced: () => void) {
+    this.#descriptors = descriptors;
     this.tail = new UnsyncedTail(bytesMax);
     this.#pace = new WritePace(bytesMax / 2);
     this.#clock = clock;
@@ -62,13 +65,27 @@ export class Flusher {
     this.#dirty = new Set();
     const started = this.#clock.monotonic();
     if (this.#pace.prefersPool(started, this.tail.bytes)) {
-      for (const log of logs) void log.write().then(() => this.#settle(log));
+      for (const log of logs) this.#writeOnPool(log);
       return;
     }
-    for (const log of logs) log.writeNow();
+    const written: FlushedLog[] = [];
+    const inTurn: FlushedLog[] = [];
+    for (const log of logs) {
+      // Where there is no descriptor left, those that were written first are synced, which is nothing for the loop.
+      if (this.#descriptors.isSpent) inTurn.push(log);
+      else {
+        log.writeNow();
+        written.push(log);
+      }
+    }
     const now = this.#clock.monotonic();
     this.#pace.observe(now, now - started);
-    for (const log of logs) this.#settle(log);
+    for (const log of written) this.#settle(log);
+    for (const log of inTurn) this.#writeOnPool(log);
+  }
+
+  #writeOnPool(log: FlushedLog): void {
+    void log.write().then(() => this.#settle(log));
   }
 
   forget(log: FlushedLog): void {

@@ -1,5 +1,7 @@
 import type { File, FileSystem } from '../vfs/file-system.ts';
 
+const nothing = Buffer.alloc(0);
+
 /**
  * A file of sorted, fixed-size entries. Entries appended stay in memory until `flush`, because the file is
  * only an aid: it is rebuilt from the log after a crash, so it need not keep up with every append.
@@ -15,7 +17,7 @@ export class IndexFile {
   /** Entries in the file. */
   #stored: number;
   /** Entries that are not in the file yet. */
-  #fresh: Buffer = Buffer.alloc(0);
+  #fresh: Buffer = nothing;
   #freshCount = 0;
 
   constructor(fs: FileSystem, path: string, entrySize: number) {
@@ -79,7 +81,12 @@ export class IndexFile {
     }
   }
 
-  /** Puts the entries into the file; nothing is synced. */
+  /**
+   * Puts the entries into the file; nothing is synced. The file is let go at once, because one with unsynced bytes
+   * keeps its descriptor until a sync, and an index is synced only when its segment takes no more batches: each busy
+   * log would keep two. That nobody hears of a write that the disk could not carry out does no harm here, for every
+   * entry is checked by what it leads to.
+   */
   flush(): void {
     if (this.#freshCount === 0) return;
     const file = this.#open();
@@ -89,7 +96,8 @@ export class IndexFile {
     );
     this.#stored += this.#freshCount;
     this.#freshCount = 0;
-    this.#fresh = Buffer.alloc(0);
+    this.#fresh = nothing;
+    this.close();
   }
 
   async sync(): Promise<void> {

@@ -88,6 +88,7 @@ export class LogManager {
     this.#flusher = new Flusher(
       options.clock,
       options.unsyncedBytesMax ?? unsyncedBytesMax,
+      fs.descriptors,
       () => void this.checkpoint(),
     );
   }

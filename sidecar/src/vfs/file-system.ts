@@ -1,3 +1,5 @@
+import type { Descriptors } from './descriptor-budget.ts';
+
 /**
  * The disk as the sidecar sees it: the only door to files. `node.ts` is the real one, `memory.ts` its hostile
  * twin. Synchronous calls are for what the loop does itself (a write into the page cache, opening); what waits
@@ -35,6 +37,7 @@ export interface FileSystem {
    * @returns null when another process has it
    */
   lock(path: string): Lock | null;
+  readonly descriptors: Descriptors;
 }
 
 export interface Lock {
@@ -43,6 +46,7 @@ export interface Lock {
 
 /** An open file. It closes when the last holder lets go, so that a region outlives the file's deletion. */
 export interface File {
+  /** Where it is now, or was last. */
   readonly path: string;
   size(): number;
   /** Bytes read: fewer than asked for only at the end of the file. */
@@ -73,6 +77,10 @@ export interface PageCache {
    */
   send(socket: number, position: number, size: number): number;
 }
+
+/** Whether the operating system said it: it has a code, and is about one file or one moment. */
+export const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
+  error instanceof Error && /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '');
 
 /** The whole of a file, null when there is none. */
 export function readFile(fs: FileSystem, path: string): Buffer | null {

@@ -34,6 +34,27 @@ export function lockDescriptor(fd: number): boolean {
   return flock(fd, lockExclusive | lockWithoutWaiting) === 0;
 }
 
+/** `RLIMIT_NOFILE`, which has a number of its own on every system. */
+const openFilesLimit: Partial<Record<NodeJS.Platform, number>> = { linux: 7, darwin: 8, freebsd: 8 };
+
+/**
+ * How many descriptors this process may have: Node has raised the soft limit as far as the hard one lets it.
+ * Null where the system does not say.
+ */
+export function descriptorLimit(): number | null {
+  const resource = openFilesLimit[process.platform];
+  if (resource === undefined) return null;
+  try {
+    const getrlimit = find<(resource: number, limits: Buffer) => number>(
+      'int getrlimit(int resource, void *limits)',
+    );
+    const limits = Buffer.alloc(16);
+    return getrlimit(resource, limits) === 0 ? Number(limits.readBigUInt64LE(0)) : null;
+  } catch {
+    return null;
+  }
+}
+
 /** What Linux offers to send a file without touching its bytes. */
 export interface LinuxCalls {
   /** Bytes that went from the file into the socket at once; 0 when it took none, whatever the reason. */

@@ -1,3 +1,4 @@
+import type { Descriptors } from './descriptor-budget.ts';
 import { readFully, type File, type FileSystem, type Lock } from './file-system.ts';
 import type { Extent, PowerCut, UnsyncedChange } from './power-cut.ts';
 
@@ -19,6 +20,13 @@ export class MemoryFileSystem implements FileSystem {
   capacityBytes = Infinity;
   /** A disk that lies: operations that report success and do nothing. Copies of the disk lie as well. */
   ignores: ((operation: Operation) => boolean) | null = null;
+  readonly descriptors: Descriptors = {
+    open: 0,
+    max: Infinity,
+    leftForOthers: Infinity,
+    evictions: 0,
+    isSpent: false,
+  };
   /** How often the power was gone. */
   readonly powerCuts: number;
   readonly #root: MemoryDirectory;

@@ -1,46 +1,202 @@
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { SidecarError } from '../errors.ts';
 import { assert } from '../invariant.ts';
+import { DescriptorBudget, type Holder } from './descriptor-budget.ts';
 import { parentOf, readFully, type File, type FileSystem, type Lock, type PageCache } from './file-system.ts';
-import { linuxCalls, lockDescriptor } from './libc.ts';
+import { descriptorLimit, linuxCalls, lockDescriptor } from './libc.ts';
+import { OpenNames, type Place } from './open-names.ts';
 
-/** The real disk. Nothing else in the sidecar imports `node:fs`. */
-export const nodeFileSystem: FileSystem = {
-  open: (path, mode) => new NodeFile(path, fs.openSync(path, flags[mode], 0o644)),
-  exists: (path) => fs.existsSync(path),
-  size: (path) => fs.statSync(path).size,
-  list: (directory) => fs.readdirSync(directory).sort(),
-  isDirectory: (path) => fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false,
-  makeDirectory,
-  rename: (from, to) => fs.renameSync(from, to),
-  remove: (path) => fs.unlinkSync(path),
-  removeFile: (path) => fs.promises.unlink(path),
-  modifiedMs: (path) => fs.statSync(path).mtimeMs,
-  removeDirectory: (path) => fs.promises.rm(path, { recursive: true, force: true }),
-  async syncDirectory(path) {
-    const handle = await fs.promises.open(path, 'r');
+/** How many sockets there are to be room for, however few descriptors there are. */
+const othersMin = 8;
+/** What Node itself has open, and the sidecar beside files and the clients' sockets. */
+const ownDescriptors = 32;
+/** Where the system does not say how many there may be. */
+const unknownLimit = 1024;
+
+/** Files get half of what there is, for every connection takes a descriptor too. */
+function halfOfTheLimit(): () => { max: number; leftForOthers: number } {
+  let limits: { max: number; leftForOthers: number } | undefined;
+  return () => {
+    if (limits !== undefined) return limits;
+    const all = descriptorLimit() ?? unknownLimit;
+    const max = Math.max(1, Math.floor(all / 2));
+    limits = { max, leftForOthers: Math.max(othersMin, all - max - ownDescriptors) };
+    return limits;
+  };
+}
+
+/**
+ * The real disk. Nothing else in the sidecar imports `node:fs`.
+ *
+ * A file is open as long as somebody holds it, yet its descriptor is not: where there are more files than
+ * descriptors, the one used longest ago gives up its own, and opens again when it is used. So it must be known
+ * under which name it is to be found by then, and what is removed while somebody holds it stays open. That other
+ * processes and threads rename files is not seen: then the file that is found is not the one that was closed, and
+ * using it is an error.
+ */
+class NodeFileSystem implements FileSystem {
+  readonly descriptors: DescriptorBudget;
+  readonly #names = new OpenNames<NodeFile>();
+
+  constructor(limits = halfOfTheLimit()) {
+    this.descriptors = new DescriptorBudget(limits);
+  }
+
+  open(path: string, mode: 'read' | 'write' | 'create'): File {
+    // Where the budget is spent, a file that is there is opened when it is first used: an operation on the pool
+    // can wait until another has given its descriptor back.
+    const isLate = this.descriptors.isSpent && fs.existsSync(path);
+    const fd = isLate ? null : this.openNow(path, flags[mode]);
+    return new NodeFile(this, this.#names, resolve(path), mode === 'read' ? O_RDONLY : O_RDWR, fd);
+  }
+
+  exists(path: string): boolean {
+    return fs.existsSync(path);
+  }
+
+  size(path: string): number {
+    return fs.statSync(path).size;
+  }
+
+  list(directory: string): string[] {
+    return this.#making(() => fs.readdirSync(directory).sort());
+  }
+
+  isDirectory(path: string): boolean {
+    return fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  }
+
+  makeDirectory(path: string): void {
+    makeDirectory(path);
+  }
+
+  rename(from: string, to: string): void {
+    this.#takingAway(to, () => fs.renameSync(from, to));
+    this.#names.rename(resolve(from), resolve(to));
+  }
+
+  remove(path: string): void {
+    this.#takingAway(path, () => fs.unlinkSync(path));
+  }
+
+  removeFile(path: string): Promise<void> {
+    return this.#takingAway(path, () => fs.promises.unlink(path));
+  }
+
+  modifiedMs(path: string): number {
+    return fs.statSync(path).mtimeMs;
+  }
+
+  removeDirectory(path: string): Promise<void> {
+    // It opens every directory in it; tries again, a little later each time, where there is no descriptor.
+    const options = { recursive: true, force: true, maxRetries: 5 };
+    return this.#takingAway(path, () => fs.promises.rm(path, options));
+  }
+
+  async syncDirectory(path: string): Promise<void> {
+    const fd = await this.openInTurn(() => path, O_RDONLY);
     try {
-      await handle.sync();
+      await fsync(fd);
     } finally {
-      await handle.close();
+      fs.closeSync(fd);
+      this.descriptors.closed(null);
+      this.descriptors.ended();
     }
-  },
-  syncDirectoryNow(path) {
-    const fd = fs.openSync(path, 'r');
+  }
+
+  syncDirectoryNow(path: string): void {
+    const fd = this.openNow(path, O_RDONLY);
     try {
       fs.fsyncSync(fd);
     } finally {
       fs.closeSync(fd);
+      this.descriptors.closed(null);
     }
-  },
-  freeBytes(directory) {
+  }
+
+  freeBytes(directory: string): number {
     const { bavail, bsize } = fs.statfsSync(directory);
     return bavail * bsize;
-  },
-  lock: lockFile,
-};
+  }
+
+  lock(path: string): Lock | null {
+    return lockFile(path);
+  }
+
+  /** A descriptor, for which another file gives up its own if it must. */
+  openNow(path: string, how: number): number {
+    this.descriptors.makeRoom();
+    const fd = this.#making(() => fs.openSync(path, how, 0o644));
+    this.descriptors.opened();
+    return fd;
+  }
+
+  /**
+   * The same for who can wait: while the budget is spent, until an operation that is under way has ended. The
+   * operation for which it is opened has begun when it is there: between the two, others would take it for idle.
+   *
+   * @param path asked when it is opened: it may be another by then
+   */
+  async openInTurn(path: () => string, how: number): Promise<number> {
+    const { descriptors } = this;
+    for (;;) {
+      if (descriptors.isSpent && (descriptors.settleOldest() || descriptors.mayBecomeFree)) {
+        await descriptors.whenFree();
+        continue;
+      }
+      try {
+        const fd = this.openNow(path(), how);
+        descriptors.began();
+        return fd;
+      } catch (error) {
+        if (!isExhausted(error) || !descriptors.mayBecomeFree) throw error;
+        await descriptors.whenFree();
+      }
+    }
+  }
+
+  /** Does what takes a descriptor. The limit is the whole process's, so it can be reached before the budget is spent. */
+  #making<T>(act: () => T): T {
+    for (;;) {
+      try {
+        return act();
+      } catch (error) {
+        const { descriptors } = this;
+        if (!isExhausted(error) || !(descriptors.closeOldest() || descriptors.settleOldestNow())) throw error;
+      }
+    }
+  }
+
+  /** Does what removes the names at a path. What is open there stays open until nobody holds it any more. */
+  #takingAway<T>(path: string, act: () => T): T {
+    const open = this.#names.at(resolve(path));
+    for (const file of open) file.willLoseName();
+    let done: T;
+    try {
+      done = act();
+    } catch (error) {
+      for (const file of open) file.keepsName();
+      throw error;
+    }
+    for (const file of open) file.lostName();
+    return done;
+  }
+}
+
+export const nodeFileSystem: FileSystem = new NodeFileSystem();
+
+/** The same disk with a limit of its own for open files. */
+export const fileSystemWithin = (max: number): FileSystem =>
+  new NodeFileSystem(() => ({ max, leftForOthers: Infinity }));
+
+/** The process, or the system, has no descriptor left. */
+const isExhausted = (error: unknown): boolean =>
+  ['EMFILE', 'ENFILE'].includes((error as NodeJS.ErrnoException).code ?? '');
+
+const fsync = promisify(fs.fsync);
 
 /**
  * Parents included, one after another: Node's own recursive call never ends where the system says that a parent
@@ -72,29 +228,66 @@ const probeStride = 256 * 1024;
 /** Where warming reads to: one for all, since nobody ever looks at what is in it. */
 const nowhere = Buffer.allocUnsafeSlow(256 * 1024);
 
-class NodeFile implements File, PageCache {
-  readonly path: string;
-  readonly #fd: number;
+class NodeFile implements File, PageCache, Holder {
+  readonly #fs: NodeFileSystem;
+  readonly #names: OpenNames<NodeFile>;
+  /** Null once the file has no name any more. */
+  #place: Place<NodeFile> | null;
+  #lastPath: string;
+  readonly #how: number;
+  #fd: number | null;
+  /** Which file it was when its descriptor was given back. */
+  #identity: { readonly dev: number; readonly ino: number } | null = null;
   #holders = 1;
+  #operations = 0;
+  /** Operations that have no descriptor yet: each of them is a holder. */
+  #waiting = 0;
+  /** Grows with each change, at its beginning and at its end, so that a sync knows what it covers. */
+  #changes = 0;
+  /**
+   * Bytes were written, and no sync has said that they are on the platter. The kernel tells of a write that it
+   * could not carry out by the next sync of a descriptor that was open at that time: a descriptor opened later may
+   * hear nothing of it, and a sync of it report success. So this one stays open until a sync has told.
+   */
+  #isUnsynced = false;
+  /**
+   * Why a sync failed, of which whoever asks for one is told from then on: it may have been the budget that had asked,
+   * and a second one might report success for what the first has lost.
+   */
+  #failure: Error | null = null;
+  /** Nobody could open it again. */
+  #isNameless = false;
 
-  constructor(path: string, fd: number) {
-    this.path = path;
+  constructor(
+    system: NodeFileSystem,
+    names: OpenNames<NodeFile>,
+    path: string,
+    how: number,
+    fd: number | null,
+  ) {
+    this.#fs = system;
+    this.#names = names;
+    this.#place = names.add(path, this);
+    this.#lastPath = path;
+    this.#how = how;
     this.#fd = fd;
+    this.#sortIn();
+  }
+
+  get path(): string {
+    return this.#place?.path ?? this.#lastPath;
   }
 
   size(): number {
-    return fs.fstatSync(this.#fd).size;
+    return this.#now((fd) => fs.fstatSync(fd).size);
   }
 
   read(into: Uint8Array, position: number): Promise<number> {
-    this.retain();
-    return new Promise((resolve, reject) => {
+    return this.#onPool((fd, done) => {
       const more = (have: number): void => {
-        fs.read(this.#fd, into, have, into.length - have, position + have, (error, count) => {
+        fs.read(fd, into, have, into.length - have, position + have, (error, count) => {
           if (error === null && count > 0 && have + count < into.length) return more(have + count);
-          this.release();
-          if (error === null) resolve(have + count);
-          else reject(error);
+          done(error, have + count);
         });
       };
       more(0);
@@ -102,19 +295,20 @@ class NodeFile implements File, PageCache {
   }
 
   readNow(into: Uint8Array, position: number): number {
-    return readFully((rest, at) => fs.readSync(this.#fd, rest, 0, rest.length, at), into, position);
+    return this.#now((fd) =>
+      readFully((rest, at) => fs.readSync(fd, rest, 0, rest.length, at), into, position),
+    );
   }
 
-  write(chunks: readonly Uint8Array[], position: number): Promise<void> {
-    this.retain();
-    return new Promise((resolve, reject) => {
+  async write(chunks: readonly Uint8Array[], position: number): Promise<void> {
+    await this.#onPool<void>((fd, done) => {
+      this.#change();
       const more = (left: readonly Uint8Array[], at: number): void => {
-        fs.writev(this.#fd, left.slice(0, ioVectorMax), at, (error, written) => {
+        fs.writev(fd, left.slice(0, ioVectorMax), at, (error, written) => {
           const rest = error === null ? after(left, written) : [];
           if (rest.length > 0) return more(rest, at + written);
-          this.release();
-          if (error === null) resolve();
-          else reject(error);
+          this.#change();
+          done(error);
         });
       };
       more(chunks, position);
@@ -122,33 +316,62 @@ class NodeFile implements File, PageCache {
   }
 
   writeNow(chunks: readonly Uint8Array[], position: number): void {
-    let left = chunks;
-    while (left.length > 0) {
-      // The kernel takes at most 1024 pieces at once, and on a nearly full disk fewer bytes than it was given.
-      const some = left.length > ioVectorMax ? left.slice(0, ioVectorMax) : left;
-      const written = fs.writevSync(this.#fd, some, position);
-      position += written;
-      left = after(left, written);
-    }
+    this.#now((fd) => {
+      this.#change();
+      let left = chunks;
+      while (left.length > 0) {
+        // The kernel takes at most 1024 pieces at once, and on a nearly full disk fewer bytes than it was given.
+        const some = left.length > ioVectorMax ? left.slice(0, ioVectorMax) : left;
+        const written = fs.writevSync(fd, some, position);
+        position += written;
+        left = after(left, written);
+      }
+    });
   }
 
   truncateNow(size: number): void {
-    fs.ftruncateSync(this.#fd, size);
+    this.#now((fd) => {
+      this.#change();
+      fs.ftruncateSync(fd, size);
+    });
   }
 
-  sync(): Promise<void> {
-    this.retain();
-    return new Promise((resolve, reject) => {
-      fs.fdatasync(this.#fd, (error) => {
-        this.release();
-        if (error === null) resolve();
-        else reject(error);
+  async sync(): Promise<void> {
+    await this.#onPool<void>((fd, done) => {
+      if (this.#failure !== null) return done(this.#failure);
+      const upTo = this.#changes;
+      fs.fdatasync(fd, (error) => {
+        this.#failure ??= error;
+        if (this.#changes === upTo) this.#isUnsynced = false;
+        done(this.#failure);
       });
     });
   }
 
   syncNow(): void {
-    fs.fdatasyncSync(this.#fd);
+    if (this.#failure !== null) throw this.#failure;
+    this.#now((fd) => {
+      try {
+        fs.fdatasyncSync(fd);
+      } catch (error) {
+        this.#failure = error as Error;
+        throw error;
+      } finally {
+        this.#isUnsynced = false;
+      }
+    });
+  }
+
+  settle(): void {
+    this.sync().catch(() => {});
+  }
+
+  settleNow(): void {
+    try {
+      this.syncNow();
+    } catch {
+      // Kept for whoever asks for a sync next.
+    }
   }
 
   get pageCache(): PageCache | null {
@@ -159,37 +382,178 @@ class NodeFile implements File, PageCache {
     assert(this.#holders > 0, 'only an open file is probed');
     const { isResident } = linuxCalls()!;
     const last = position + size - 1;
-    for (let at = position; at < last; at += probeStride) if (!isResident(this.#fd, at)) return false;
-    return isResident(this.#fd, last);
+    return this.#now((fd) => {
+      for (let at = position; at < last; at += probeStride) if (!isResident(fd, at)) return false;
+      return isResident(fd, last);
+    });
   }
 
   warm(position: number, size: number): Promise<void> {
-    this.retain();
-    return new Promise((resolve) => {
+    const warmed = this.#onPool<void>((fd, done) => {
       const more = (at: number): void => {
         const length = Math.min(nowhere.length, position + size - at);
-        fs.read(this.#fd, nowhere, 0, length, at, (error, count) => {
+        fs.read(fd, nowhere, 0, length, at, (error, count) => {
           if (error === null && count > 0 && at + count < position + size) return more(at + count);
-          this.release();
-          resolve();
+          done(null);
         });
       };
       more(position);
     });
+    return warmed.catch(() => {});
   }
 
   send(socket: number, position: number, size: number): number {
     // The number of a closed file is another file's by now, with another reader's bytes.
     assert(this.#holders > 0, 'only an open file is sent');
-    return linuxCalls()!.send(socket, this.#fd, position, size);
+    return this.#now((fd) => linuxCalls()!.send(socket, fd, position, size));
   }
 
   retain(): void {
+    assert(this.#holders > 0, 'only an open file is held');
     this.#holders++;
   }
 
   release(): void {
-    if (--this.#holders === 0) fs.closeSync(this.#fd);
+    if (--this.#holders > 0) return;
+    if (this.#place !== null) this.#names.remove(this.#place, this);
+    if (this.#fd === null) return;
+    const fd = this.#fd;
+    this.#fd = null;
+    this.#fs.descriptors.closed(this);
+    fs.closeSync(fd);
+  }
+
+  close(): void {
+    assert(this.#fd !== null && this.#mayClose, 'only a file at rest is closed');
+    const fd = this.#fd;
+    const { dev, ino } = fs.fstatSync(fd);
+    this.#identity = { dev, ino };
+    this.#fd = null;
+    this.#fs.descriptors.closed(this);
+    fs.closeSync(fd);
+  }
+
+  /**
+   * Its name is about to go, so it opens now or never. Not when it is open for nobody but operations that have not
+   * begun: they are those of a log that has gone with the name.
+   */
+  willLoseName(): void {
+    this.#isNameless = true;
+    try {
+      if (this.#holders > this.#waiting && this.#fs.descriptors.mayExceed) this.#descriptor();
+    } catch {
+      // Nothing may keep a name from going; whoever holds the file hears of it with the next use.
+    }
+    this.#sortIn();
+  }
+
+  keepsName(): void {
+    this.#isNameless = false;
+    this.#sortIn();
+  }
+
+  lostName(): void {
+    if (this.#place === null) return;
+    this.#lastPath = this.path;
+    this.#names.remove(this.#place, this);
+    this.#place = null;
+  }
+
+  get #mayClose(): boolean {
+    return this.#operations === 0 && !this.#isUnsynced && !this.#isNameless;
+  }
+
+  /** Tells the budget whether it may be closed. */
+  #sortIn(): void {
+    if (this.#fd === null) return;
+    const { descriptors } = this.#fs;
+    if (this.#mayClose) descriptors.rest(this);
+    else if (this.#operations === 0 && !this.#isNameless) descriptors.owe(this);
+    else descriptors.pin(this);
+  }
+
+  #change(): void {
+    this.#changes++;
+    this.#isUnsynced = true;
+  }
+
+  /** Something that is over before anybody else has a turn. */
+  #now<T>(act: (fd: number) => T): T {
+    const fd = this.#descriptor();
+    try {
+      return act(fd);
+    } finally {
+      this.#sortIn();
+    }
+  }
+
+  /** Something that takes its time: until then the file is held, and its descriptor with it. */
+  async #onPool<T>(start: (fd: number, done: (error: Error | null, result: T) => void) => void): Promise<T> {
+    this.retain();
+    try {
+      const fd = this.#fd === null ? await this.#beginInTurn() : this.#begin(this.#fd);
+      try {
+        return await new Promise((resolve, reject) => {
+          start(fd, (error, result) => (error === null ? resolve(result) : reject(error)));
+        });
+      } finally {
+        this.#operations--;
+        this.#sortIn();
+        this.#fs.descriptors.ended();
+      }
+    } finally {
+      this.release();
+    }
+  }
+
+  #begin(fd: number): number {
+    this.#operations++;
+    this.#sortIn();
+    this.#fs.descriptors.began();
+    return fd;
+  }
+
+  /** As soon as there is a descriptor, unless somebody else comes to need it before: then that one is used too. */
+  async #beginInTurn(): Promise<number> {
+    const { descriptors } = this.#fs;
+    this.#waiting++;
+    try {
+      const fd = await this.#fs.openInTurn(() => this.#findable, this.#how);
+      descriptors.ended();
+      this.#opened(fd);
+      return this.#begin(this.#fd!);
+    } finally {
+      this.#waiting--;
+    }
+  }
+
+  #descriptor(): number {
+    if (this.#fd === null) this.#opened(this.#fs.openNow(this.#findable, this.#how));
+    return this.#fd!;
+  }
+
+  /** @throws Error for a file that was removed while it was closed */
+  get #findable(): string {
+    assert(this.#holders > 0, 'only an open file is used');
+    if (this.#place !== null) return this.#place.path;
+    throw Object.assign(new Error(`ENOENT: ${this.#lastPath} was removed`), { code: 'ENOENT' });
+  }
+
+  #opened(fd: number): void {
+    const { descriptors } = this.#fs;
+    if (this.#fd !== null) {
+      fs.closeSync(fd);
+      return descriptors.closed(null);
+    }
+    if (this.#identity !== null) {
+      const { dev, ino } = fs.fstatSync(fd);
+      if (dev !== this.#identity.dev || ino !== this.#identity.ino) {
+        fs.closeSync(fd);
+        descriptors.closed(null);
+        throw Object.assign(new Error(`ESTALE: ${this.path} is another file now`), { code: 'ESTALE' });
+      }
+    }
+    this.#fd = fd;
   }
 }
 
