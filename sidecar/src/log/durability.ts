@@ -63,8 +63,11 @@ interface Run {
   end: End;
 }
 
-/** The disk takes no more, but harms nothing: it may take more later. Any other failure is the disk's own. */
-const fullCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS']);
+/**
+ * The disk takes no more, or the process may open no more files; neither harms anything, and it may be over soon.
+ * Any other failure is the disk's own.
+ */
+const passingCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EMFILE', 'ENFILE']);
 
 /**
  * How safe the bytes of one log are. They pass four ends, each at or before the one before it: appended (they
@@ -329,7 +332,7 @@ export class Durability {
   #refused(error: unknown): void {
     if (this.#isStopped) return;
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === undefined || !fullCodes.has(code)) return this.#fail(`a write failed: ${message}`);
+    if (code === undefined || !passingCodes.has(code)) return this.#fail(`a write failed: ${message}`);
     this.#waiting = [];
     this.#appended = this.#written;
     this.#snapshots = this.#snapshots.filter(({ offset }) => offset <= this.#written.offset);

@@ -331,9 +331,11 @@ export class PartitionLog {
     if (this.#mustRoll(batch, now)) this.roll();
     const segment = this.#segments.active;
     segment.firstAppendMs ??= now;
-    this.#durability.append(batch, segment, segment.sizeInBytes);
-    this.#tail.add(batch, segment, segment.sizeInBytes);
-    segment.note(batch, segment.sizeInBytes, this.#config.indexIntervalBytes);
+    const position = segment.sizeInBytes;
+    // First, because it may have to read an index, which can fail.
+    segment.note(batch, position, this.#config.indexIntervalBytes);
+    this.#durability.append(batch, segment, position);
+    this.#tail.add(batch, segment, position);
     if (batch.producerId >= 0) noteBatch(this.#producers, batch, segment);
     this.#logEndOffset = batch.nextOffset;
   }

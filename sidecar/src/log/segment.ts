@@ -222,14 +222,16 @@ export class Segment {
   /** Takes note of a batch that will stand at `position`: both indexes learn of it every so many bytes. */
   note(batch: RecordBatch, position: number, indexIntervalBytes: number): void {
     const { lastOffset, maxTimestamp } = batch;
-    const largest = this.largestTimestamp;
-    if (largest === null || maxTimestamp > largest.timestamp)
-      this.#largest = { timestamp: maxTimestamp, offset: lastOffset };
+    // What reads a file comes first: where that fails, the batch has left no trace.
+    const before = this.largestTimestamp;
+    const isLarger = before === null || maxTimestamp > before.timestamp;
+    const largest = isLarger ? { timestamp: maxTimestamp, offset: lastOffset } : before;
     if (this.#sinceIndexEntry > indexIntervalBytes) {
+      this.timeIndex.maybeAppend(largest);
       this.index.append(lastOffset, position);
-      this.timeIndex.maybeAppend(this.#largest!);
       this.#sinceIndexEntry = 0;
     }
+    this.#largest = largest;
     this.#sinceIndexEntry += batch.sizeInBytes;
     this.sizeInBytes = position + batch.sizeInBytes;
   }

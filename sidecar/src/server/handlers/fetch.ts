@@ -4,6 +4,7 @@ import { OffsetOutOfRange } from '../../log/log-reader.ts';
 import { NotServed, type Isolation, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { releaseSpans } from '../../vfs/file-region.ts';
+import { isSystemError } from '../../vfs/file-system.ts';
 import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 
 // Fetch — whole record batches from each partition named, straight from the log.
@@ -223,9 +224,6 @@ function readPartition(
     throw error;
   }
 }
-
-const isSystemError = (error: unknown): boolean =>
-  error instanceof Error && /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '');
 
 const refused = (partitionIndex: number, error: keyof typeof ErrorCode): PartitionAnswer => ({
   partitionIndex,

@@ -2,6 +2,7 @@ import { ErrorCode, listOffsets, offsetForLeaderEpoch, type Request } from '@roo
 import { Quarantined } from '../../log/log-reader.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
+import { isSystemError } from '../../vfs/file-system.ts';
 import { handler, type Answer, type Handler } from '../handler.ts';
 
 // ListOffsets — where a partition begins and ends, and where a time is in it.
@@ -59,7 +60,7 @@ export function listOffsetsHandler(deps: { replicas: ReplicaManager }): Handler 
       return { partitionIndex, errorCode: 0, ...found };
     } catch (error) {
       if (error instanceof NotServed) return refused(ErrorCode[error.error]);
-      if (error instanceof Quarantined) return refused(ErrorCode.KAFKA_STORAGE_ERROR);
+      if (error instanceof Quarantined || isSystemError(error)) return refused(ErrorCode.KAFKA_STORAGE_ERROR);
       throw error;
     }
   };

@@ -14,6 +14,7 @@ import { AppendRefused } from '../../log/append-checks.ts';
 import type { Appended } from '../../log/partition-log.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
+import { isSystemError } from '../../vfs/file-system.ts';
 import { FrameRefused } from '../frame-refused.ts';
 import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 
@@ -248,6 +249,10 @@ function refuse(answer: PartitionAnswer, error: unknown): void {
     }));
   } else if (error instanceof NotServed) {
     answer.errorCode = codeOf(error.error);
+    answer.errorMessage = error.message;
+  } else if (isSystemError(error)) {
+    // An index could not be read, say: nothing was appended.
+    answer.errorCode = ErrorCode.KAFKA_STORAGE_ERROR;
     answer.errorMessage = error.message;
   } else if (error instanceof WireError) {
     answer.errorCode =
