@@ -32,6 +32,7 @@ import { MemoryBudget } from './server/memory-budget.ts';
 import type { Sending } from './server/outbox.ts';
 import type { Self } from './server/self.ts';
 import { TurnBudget } from './server/turn-budget.ts';
+import type { Descriptors } from './vfs/descriptor-budget.ts';
 import type { FileSystem } from './vfs/file-system.ts';
 
 export interface BrokerOptions {
@@ -163,7 +164,7 @@ async function open(
 
   const metrics = new Metrics();
   const producerIds = new ProducerIds(store);
-  const listener = openListener(config, clock, events, metrics, (bound) => {
+  const listener = openListener(config, clock, events, metrics, fs.descriptors, (bound) => {
     const { host, port } = config.advertised;
     const self: Self = {
       nodeId: config.nodeId,
@@ -197,6 +198,7 @@ async function open(
   const stall = new LoopStall(clock);
   opened.push(() => stall.stop());
   describeState(metrics, stall, logs, tails, replicas, groups);
+  describeFiles(metrics, fs.descriptors);
   metrics.counter(
     'rookery_torn_tails_total',
     'Torn tails of logs that the start has cut: bytes of a crash that nobody was told were safe.',
@@ -307,6 +309,7 @@ function openListener(
   clock: Clock,
   events: EventBus,
   metrics: Metrics,
+  descriptors: Descriptors,
   handlersAt: (bound: Address) => readonly Handler[],
 ): Listener {
   const traffic = { bytesIn: 0, bytesOut: 0 };
@@ -322,6 +325,7 @@ function openListener(
   const listener = new Listener({
     ...config.listener,
     connectionsMax: config.int('max.connections'),
+    descriptorsLeft: () => descriptors.leftForOthers,
     idleMs: config.long('connections.max.idle.ms'),
     stallMs,
     clock,
@@ -351,7 +355,7 @@ function openListener(
   metrics.gauge('rookery_connections', 'Open Kafka connections.', () => listener.connections.size);
   metrics.counter(
     'rookery_connections_refused_total',
-    'Connections closed at once because max.connections was reached.',
+    'Connections closed at once because max.connections, or the share of descriptors that connections have, was reached.',
     () => refused,
   );
   metrics.counter('rookery_bytes_in_total', 'Bytes received from Kafka clients.', () => traffic.bytesIn);
@@ -411,6 +415,20 @@ function describeState(
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   });
+}
+
+function describeFiles(metrics: Metrics, descriptors: Descriptors): void {
+  metrics.gauge('rookery_open_files', 'Files that are open.', () => descriptors.open);
+  metrics.gauge(
+    'rookery_open_files_max',
+    'How many files should be open: half of the limit of the process. More are open only while none of them can be closed.',
+    () => descriptors.max,
+  );
+  metrics.counter(
+    'rookery_files_closed_for_others_total',
+    'How often a file was closed so that another could be opened.',
+    () => descriptors.evictions,
+  );
 }
 
 /** @throws SidecarError RK0201 */

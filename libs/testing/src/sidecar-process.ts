@@ -12,6 +12,8 @@ export interface SidecarOptions {
   /** Settings by their names: `{ 'num.partitions': 4 }`. */
   readonly settings?: Readonly<Record<string, string | number | boolean>>;
   readonly environment?: Readonly<Record<string, string>>;
+  /** How many descriptors it may have (`ulimit -n`); as many as this process unless told otherwise. */
+  readonly descriptors?: number;
 }
 
 /** A sidecar as its users run it: a process of its own on free ports. */
@@ -88,14 +90,17 @@ export async function startSidecar(options: SidecarOptions = {}): Promise<Sideca
 }
 
 function launch(
-  { listen = '127.0.0.1:0', settings = {}, environment = {} }: SidecarOptions,
+  { listen = '127.0.0.1:0', settings = {}, environment = {}, descriptors }: SidecarOptions,
   dataDir: string,
 ) {
   const args = ['start', '--data-dir', dataDir, '--listen', listen, '--admin', '127.0.0.1:0'];
   for (const [name, value] of Object.entries(settings)) args.push('--set', `${name}=${String(value)}`);
   // The launcher looks for Node on the PATH: the one that runs the tests is new enough.
   const path = `${dirname(process.execPath)}:${process.env['PATH'] ?? ''}`;
-  const child = spawn(launcher(), args, {
+  // The shell becomes the launcher, and the launcher the sidecar: one process all the time.
+  const limited = ['-c', `ulimit -n ${descriptors} && exec "$0" "$@"`, launcher(), ...args];
+  const command: [string, string[]] = descriptors === undefined ? [launcher(), args] : ['sh', limited];
+  const child = spawn(...command, {
     env: { ...process.env, ...environment, PATH: path },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

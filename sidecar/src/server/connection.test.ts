@@ -44,7 +44,13 @@ afterEach(async () => {
 /** A listener with handlers of the test's own, on a clock that stands still. */
 async function listening(
   handlers: Handler[],
-  options: { connectionsMax?: number; budget?: number; inFlightMax?: number; frameBytesMax?: number } = {},
+  options: {
+    connectionsMax?: number;
+    descriptorsLeft?: number;
+    budget?: number;
+    inFlightMax?: number;
+    frameBytesMax?: number;
+  } = {},
 ): Promise<Under> {
   const clock = new ManualClock();
   const budget = new MemoryBudget(options.budget ?? 64 * mebibyte);
@@ -63,6 +69,7 @@ async function listening(
     host: '127.0.0.1',
     port: 0,
     connectionsMax: options.connectionsMax ?? 100,
+    descriptorsLeft: () => options.descriptorsLeft ?? Infinity,
     idleMs: 600_000,
     stallMs: 60_000,
     clock,
@@ -224,6 +231,16 @@ describe('answers', () => {
 });
 
 describe('connections', () => {
+  test('for which there are no descriptors are closed at once', async () => {
+    const { slow } = slowHandler();
+    const { connect, listener, refusals } = await listening([slow], { descriptorsLeft: 1 });
+    await connect();
+    await expect.poll(() => listener.connections.size).toBe(1);
+    const second = await connect();
+    await second.closed;
+    expect(refusals).toEqual(['what the limit of open files leaves to connections (1) is reached']);
+  });
+
   test('over the limit are closed at once, and one that ends makes room', async () => {
     const { slow } = slowHandler();
     const { connect, listener, refusals } = await listening([slow], { connectionsMax: 2 });

@@ -8,6 +8,11 @@ export interface ListenerOptions {
   readonly port: number;
   /** `max.connections`: one more is closed at once. */
   readonly connectionsMax: number;
+  /**
+   * For how many connections the system has descriptors. One more is closed too: without a descriptor the system
+   * could not even take it in, and would tell us of it again and again.
+   */
+  readonly descriptorsLeft: () => number;
   /** `connections.max.idle.ms`. */
   readonly idleMs: number;
   /** How long a peer may pause inside a request. */
@@ -67,10 +72,10 @@ export class Listener {
   }
 
   #accept(socket: Socket): void {
-    const { connectionsMax } = this.#options;
     const deps = this.#deps!;
-    if (this.connections.size >= connectionsMax) {
-      this.#options.refused(socket.remoteAddress ?? '', `max.connections (${connectionsMax}) is reached`);
+    const limit = this.#reachedLimit();
+    if (limit !== null) {
+      this.#options.refused(socket.remoteAddress ?? '', `${limit} is reached`);
       socket.on('error', () => {});
       socket.destroy();
       return;
@@ -84,6 +89,13 @@ export class Listener {
     });
     this.connections.add(connection);
     this.#options.opened(connection);
+  }
+
+  #reachedLimit(): string | null {
+    const { connectionsMax, descriptorsLeft } = this.#options;
+    if (this.connections.size >= connectionsMax) return `max.connections (${connectionsMax})`;
+    if (this.connections.size < descriptorsLeft()) return null;
+    return `what the limit of open files leaves to connections (${descriptorsLeft()})`;
   }
 
   #cutOffIdle(): void {
