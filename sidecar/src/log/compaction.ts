@@ -189,7 +189,8 @@ class Compaction {
     const cleaned = new Segment(this.#fs, directory, baseOffset, cleanedSuffix);
     const writer = new BatchWriter(cleaned.log);
     for (const segment of group) {
-      for (const transaction of segment.transactions.all()) cleaned.transactions.append(transaction);
+      for (const transaction of segment.transactions.all())
+        if (transaction !== null) cleaned.transactions.append(transaction);
       for (const batch of this.#batches(segment)) {
         const kept = this.#filter(batch, known);
         if (kept === null) continue;

@@ -1,11 +1,13 @@
 import { batchHeaderSize, batchOverhead, RecordBatch, WireError } from '@rookery/wire';
 import { readFile, type File, type FileSystem } from '../vfs/file-system.ts';
+import { AbortedReplay } from './aborted-replay.ts';
 import { parseOffsets } from './checkpoint.ts';
 import { readInt64 } from './int64.ts';
 import { decodeSnapshot } from './producer-snapshot.ts';
 import { decide, fileTable, kindOf } from './recovery.ts';
 import { scanNow } from './segment-scan.ts';
 import { Segment, segmentName } from './segment.ts';
+import { readAborted, TransactionIndex } from './transaction-index.ts';
 
 /** What a partition's directory is measured against: what the data directory knows of it. */
 export interface Expected {
@@ -81,6 +83,8 @@ class Check {
   readonly #batches: GoodBatch[] = [];
   readonly #damages: Damage[] = [];
   readonly #faults: Fault[] = [];
+  /** What was aborted, as long as the batches tell: not behind damage, nor where records were compacted away. */
+  #replay: AbortedReplay | null = null;
 
   constructor(fs: FileSystem, directory: string, expected: Expected) {
     this.#fs = fs;
@@ -97,6 +101,8 @@ class Check {
         { segment: next, position: 0, endPosition: 0, offset: logStartOffset, endOffset: next },
         `the log starts at ${logStartOffset}, its first segment at ${next}`,
       );
+    const replay = new AbortedReplay(this.#fs, this.#directory, next);
+    if (replay.isComplete && !this.#expected.mayHaveHoles) this.#replay = replay;
     bases.forEach((base, i) => (next = this.#segment(base, next, bases[i + 1] ?? null)));
     const recoveryPoint = this.#expected.recoveryPoint ?? 0;
     const last = bases.at(-1);
@@ -134,6 +140,7 @@ class Check {
   }
 
   #damage(place: Omit<Damage, 'reason' | 'isTornTail'>, reason: string, isTornTail = false): void {
+    this.#replay = null;
     this.#damages.push({ ...place, reason, isTornTail });
   }
 
@@ -145,10 +152,13 @@ class Check {
     const log = this.#fs.open(this.#path(base), 'read');
     const first = this.#batches.length;
     let nextOffset = base;
+    this.#replay?.nextSegment();
     try {
       for (let from = 0; ;) {
-        const note = (batch: RecordBatch, position: number): void =>
-          void this.#batches.push(placed(batch, base, position));
+        const note = (batch: RecordBatch, position: number): void => {
+          this.#batches.push(placed(batch, base, position));
+          this.#replay?.note(batch);
+        };
         const limit = nextBase ?? undefined;
         const scanned = scanNow(log, { from, expected: nextOffset, holesUpTo, limit, note });
         nextOffset = scanned.nextOffset;
@@ -208,10 +218,17 @@ class Check {
         ? 'is not younger than the one before it'
         : null;
     });
+    const faults = this.#faults.length;
     this.#entries(base, '.txnindex', 34, false, (entry) => {
-      const [first, last] = [Number(entry.readBigInt64BE(10)), Number(entry.readBigInt64BE(18))];
-      return entry.readInt16BE(0) !== 0 || first > last || last < base ? 'is no aborted transaction' : null;
+      const aborted = readAborted(entry);
+      return aborted === null || aborted.lastOffset < base ? 'is no aborted transaction' : null;
     });
+    const file = `${segmentName(base)}.txnindex`;
+    const index = new TransactionIndex(this.#fs, `${this.#directory}/${file}`);
+    // The newest entries of the active segment are in its broker's memory until it is told to keep them.
+    if (isSealed && this.#faults.length === faults && this.#replay?.agreesWith(index) === false)
+      this.#faults.push({ file, problem: 'it does not name the transactions that were aborted' });
+    index.file.close();
   }
 
   #entries(

@@ -197,6 +197,7 @@ export class LogManager {
     for (const log of [...this.#logs.values()]) {
       try {
         await log.retain();
+        await log.mend();
         log.rest();
       } catch (error) {
         this.#options.events.emit('backgroundFailed', { task: `retention of ${log.name}`, error });

@@ -27,6 +27,14 @@ export class Quarantined extends Error {
   }
 }
 
+/** What was aborted cannot be told until an index is made again. */
+export class IndexLies extends Error {
+  constructor(name: string, segment: Segment) {
+    super(`${name}: ${segment.transactions.file.path} is not what was written, and is made again`);
+    this.name = 'IndexLies';
+  }
+}
+
 export interface LogRead {
   readonly spans: readonly ByteSpan[];
   readonly sizeInBytes: number;
@@ -50,6 +58,8 @@ export interface ReadableLog {
   /** Offsets may be missing in the middle, because it was compacted. */
   readonly mayHaveHoles: boolean;
   condemn(rot: Rot): void;
+  /** Indexes do not say what the log says: they are to be made again. */
+  mend(): void;
 }
 
 const nothing: LogRead = { spans: [], sizeInBytes: 0 };
@@ -162,17 +172,47 @@ export class LogReader {
     return { offset, segmentBase: segment.baseOffset, position };
   }
 
-  /** Aborted transactions with records between two offsets, the second one exclusive. */
+  /**
+   * Aborted transactions with records between two offsets, the second one exclusive. Their index has no checksum, and
+   * a reader would drop whatever it names, so an entry counts only when the log has the transaction.
+   *
+   * @throws IndexLies
+   */
   abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
     const aborted: AbortedTransaction[] = [];
-    for (let i = this.#log.segments.floor(from); i < this.#log.segments.length; i++) {
-      for (const transaction of this.#log.segments.at(i)!.transactions.all()) {
-        if (transaction.lastOffset >= from && transaction.firstOffset < upTo) aborted.push(transaction);
+    const { segments } = this.#log;
+    for (let i = segments.floor(from); i < segments.length; i++) {
+      const segment = segments.at(i)!;
+      let marker = segment.baseOffset - 1;
+      for (const transaction of segment.transactions.all()) {
+        if (transaction === null || transaction.lastOffset <= marker) this.#distrust(segment);
+        marker = transaction.lastOffset;
+        if (transaction.lastOffset >= from && transaction.firstOffset < upTo) {
+          if (!this.#has(transaction, segment)) this.#distrust(segment);
+          aborted.push(transaction);
+        }
         // Whoever reads below the last stable offset of that moment meets no transaction that ended later.
         if (transaction.lastStableOffset >= upTo) return aborted;
       }
     }
     return aborted;
+  }
+
+  /** Whether the log has the two ends of a transaction, as far as neither was deleted or compacted. */
+  #has({ producerId, firstOffset, lastOffset }: AbortedTransaction, segment: Segment): boolean {
+    const { segments, mayHaveHoles } = this.#log;
+    const marker = segment.headerAt(lastOffset);
+    const first = segments.at(segments.floor(firstOffset))!.headerAt(firstOffset);
+    const isGone = mayHaveHoles || firstOffset < segments.at(0)!.baseOffset;
+    const hasMarker = marker === null ? mayHaveHoles : marker.isControl && marker.producerId === producerId;
+    const hasFirst = first === null ? isGone : first.isTransactional && first.producerId === producerId;
+    return hasMarker && hasFirst;
+  }
+
+  #distrust(segment: Segment): never {
+    segment.distrustIndexes();
+    this.#log.mend();
+    throw new IndexLies(this.#log.name, segment);
   }
 
   /**

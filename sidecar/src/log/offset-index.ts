@@ -38,7 +38,7 @@ export class OffsetIndex {
   }
 
   at(index: number): OffsetEntry | null {
-    if (index < 0) return null;
+    if (index < 0 || index >= this.file.count) return null;
     const entry = this.file.entry(index);
     return { lastOffset: this.#baseOffset + entry.readInt32BE(0), position: entry.readInt32BE(4) };
   }

@@ -5,10 +5,13 @@ import { assert } from '../invariant.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import { AppendRefused, checkAppend, type Origin } from './append-checks.ts';
 import type { Flusher } from './flusher.ts';
+import { AbortedReplay } from './aborted-replay.ts';
 import { chooseCompaction, type CompactionChoice } from './compaction-choice.ts';
 import type { CompactionPlan, CompactionResult } from './compaction.ts';
 import type { DiskSpace } from './disk-space.ts';
 import { Durability, type End } from './durability.ts';
+import { IndexAudit } from './index-audit.ts';
+import { mendIndexes } from './index-mending.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { LogConfig } from '../log-config.ts';
 import { loadLog, type Checkpointed } from './log-loader.ts';
@@ -112,6 +115,7 @@ export class PartitionLog {
   readonly #isUntouched: boolean;
   readonly #wasMarked: boolean;
   #isClosed = false;
+  #mending: Promise<void> | null = null;
 
   /** Opens the partition in its directory, new or old, and recovers what the last stop left behind. */
   static open(identity: LogIdentity, config: LogConfig, deps: LogDeps, found: Checkpointed): PartitionLog {
@@ -184,6 +188,7 @@ export class PartitionLog {
         return log.mayHaveHoles;
       },
       condemn: (rot) => this.condemn(rot),
+      mend: () => void this.mend(),
     };
   }
 
@@ -336,7 +341,7 @@ export class PartitionLog {
     segment.note(batch, position, this.#config.indexIntervalBytes);
     this.#durability.append(batch, segment, position);
     this.#tail.add(batch, segment, position);
-    if (batch.producerId >= 0) noteBatch(this.#producers, batch, segment);
+    if (batch.producerId >= 0) noteBatch(this.#producers, batch, segment.transactions);
     this.#logEndOffset = batch.nextOffset;
   }
 
@@ -599,7 +604,7 @@ export class PartitionLog {
     return this.#producers.firstUnstableOffset;
   }
 
-  /** For readers of committed records: see `log-reader.ts`, as for the three that follow. */
+  /** For readers of committed records: see `log-reader.ts`, as for the three that follow. @throws IndexLies */
   abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
     return this.#reader.abortedTransactions(from, upTo);
   }
@@ -628,29 +633,74 @@ export class PartitionLog {
     this.#producers.expire(before);
   }
 
+  /** Makes the indexes again that a lookup has found to be wrong, while the log serves on. */
+  mend(): Promise<void> {
+    this.#mending ??= this.#mendAll().finally(() => (this.#mending = null));
+    return this.#mending;
+  }
+
+  async #mendAll(): Promise<void> {
+    const { fs, events, clock } = this.#deps;
+    const giveWay = async (): Promise<boolean> => {
+      await new Promise<void>((resolve) => clock.nextTurn(resolve));
+      return this.offlineReason === null;
+    };
+    // Only what takes no more batches and is on the platter is made again.
+    if (this.#segments.active.hasLyingIndex && this.offlineReason === null) {
+      this.roll();
+      this.#deps.flusher.add(this);
+    }
+    const segments = this.#segments.all();
+    for (const [i, segment] of segments.slice(0, -1).entries()) {
+      if (!segment.hasLyingIndex || segments[i + 1]!.baseOffset > this.recoveryPoint) continue;
+      const { indexIntervalBytes } = this.#config;
+      const log = { fs, directory: this.directory, indexIntervalBytes, holesUpTo: this.#holesUpTo };
+      try {
+        const rot = await mendIndexes(segments.slice(0, i + 2), log, giveWay);
+        if (rot !== null) return this.condemn(rot);
+        if (segment.hasLyingIndex) return;
+        const reason = 'it does not fit the log';
+        events.emit('indexRebuilt', { partition: this.name, file: segment.index.file.path, reason });
+      } catch (error) {
+        events.emit('backgroundFailed', { task: `making an index of ${this.name} again`, error });
+        return;
+      }
+    }
+  }
+
   /** Up to here offsets may be missing, and that is no damage. */
   get #holesUpTo(): number {
     return this.#mayHaveHoles ? Infinity : this.#logStartOffset;
   }
 
   /**
-   * Reads every closed segment and checks its batches; rot that it meets takes the log out of service there.
+   * Reads every closed segment and checks its batches; rot that it meets takes the log out of service there. Indexes
+   * that say something else than they do are made again.
    * @param pause told how much was read; false ends the reading
    */
   async scrub(pause: (bytes: number) => Promise<boolean>): Promise<void> {
+    const { fs } = this.#deps;
     const segments = this.#segments.all();
     for (const [i, segment] of segments.slice(0, -1).entries()) {
-      if (this.offlineReason !== null) return;
-      if (segment.isClosed) continue;
-      const { baseOffset: expected, sizeInBytes: until } = segment;
-      const holesUpTo = this.#holesUpTo;
       const limit = segments[i + 1]!.baseOffset;
-      const scanned = await scan(segment.log, { from: 0, expected, until, holesUpTo, limit }, pause);
+      if (this.offlineReason !== null) return;
+      // What is sealed may still be on its way to the file.
+      if (segment.isClosed || limit > this.#durability.written.offset) continue;
+      const { baseOffset: expected, sizeInBytes: until } = segment;
+      const replay = new AbortedReplay(fs, this.directory, expected);
+      // Compaction takes records of aborted transactions away, and later what tells of them.
+      const isTold = replay.isComplete && !this.#mayHaveHoles;
+      const audit = new IndexAudit(segment, isTold ? replay : null);
+      const options = { from: 0, expected, until, holesUpTo: this.#holesUpTo, limit };
+      const note = (batch: RecordBatch, position: number): void => audit.note(batch, position);
+      const scanned = await scan(segment.log, { ...options, note }, pause);
       if (scanned === null) return;
-      if (scanned.damage === null || segment.isClosed) continue;
+      if (segment.isClosed) continue;
       const { position, nextOffset: offset, damage: reason } = scanned;
-      return this.condemn({ segment: expected, position, offset, reason });
+      if (reason !== null) return this.condemn({ segment: expected, position, offset, reason });
+      if (!audit.isGood) segment.distrustIndexes();
     }
+    await this.mend();
   }
 
   /** Lets go of open files while nothing waits for the disk: whoever needs one opens it again. */

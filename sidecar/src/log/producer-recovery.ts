@@ -7,14 +7,23 @@ import type { ProducerState } from './producer-state.ts';
 import { decide, snapshotTable } from './recovery.ts';
 import { RotFound } from './rot.ts';
 import type { SegmentList } from './segment-list.ts';
-import type { Segment } from './segment.ts';
+import type { AbortedTransaction } from './transaction-index.ts';
 
-/** Takes note of a batch that has a producer, and of a transaction that it ends. */
-export function noteBatch(producers: ProducerState, batch: RecordBatch, segment: Segment | null): void {
+/** Whoever keeps transactions that were aborted. */
+interface AbortedTransactions {
+  append(aborted: AbortedTransaction): void;
+}
+
+/** Takes note of a batch that has a producer, and of a transaction that it aborts. */
+export function noteBatch(
+  producers: ProducerState,
+  batch: RecordBatch,
+  transactions: AbortedTransactions | null,
+): void {
   if (!batch.isControl) return producers.note(batch);
   const end = transactionEndOf(batch);
   const aborted = end === null ? null : producers.end(batch, end);
-  if (aborted !== null) segment?.transactions.append(aborted);
+  if (aborted !== null) transactions?.append(aborted);
 }
 
 /**
@@ -76,7 +85,7 @@ function replay(
         place = { offset: batch.baseOffset, position };
         if (batch.producerId >= 0 && batch.baseOffset >= from) {
           const whole = batch.isControl ? checked(segment.readNow(position, batch.sizeInBytes)) : batch;
-          noteBatch(producers, whole, mayChange ? segment : null);
+          noteBatch(producers, whole, mayChange ? segment.transactions : null);
         }
         place = { offset: batch.nextOffset, position: position + batch.sizeInBytes };
       }

@@ -123,7 +123,8 @@ export class ProducerState {
     if (firstOffset < 0) return null;
     producer.transactionFirstOffset = -1;
     this.#open.delete(producerId);
-    const lastStableOffset = this.firstUnstableOffset ?? baseOffset + 1;
+    // As the log alone tells it, whatever readers can see by now: so an index that is made again is the same.
+    const lastStableOffset = this.#open.values().next().value ?? baseOffset + 1;
     this.#ended.push({ firstOffset, lastOffset: baseOffset });
     this.#ended.sort((a, b) => a.firstOffset - b.firstOffset);
     return isAbort ? { producerId, firstOffset, lastOffset: baseOffset, lastStableOffset } : null;

@@ -259,7 +259,7 @@ export interface FileFacts {
  *   @Y orphan       An index whose log is gone: the power went while a segment was being deleted, and of several
  *                   removals the disk kept some; or the log was lost, which the gap shows. It would be taken for the
  *                   index of the next segment that begins there.
- *   @Z unfinished   A compaction was writing it (`.cleaned`), a deletion had begun (`.deleted`), or a small file was
+ *   @Z unfinished   A compaction was writing it (`.cleaned`), a deletion had begun (`.deleted`), or a file was
  *                   being replaced (`.tmp`): the old ones are all there, so it goes.
  *   @AA swapped     A compaction's result, complete and on the platter when it got this name: it takes the place of the
  *                   segments that begin in its range.
@@ -311,7 +311,9 @@ export function kindOf(name: string): FileKind {
   if (/^\d{20}\.log\.swap$/.test(name)) return 'swapped log';
   if (/^\d{20}\.\w+\.swap$/.test(name)) return 'swapped index';
   if (/^\d{20}\.\w+\.deleted$/.test(name)) return 'deleted';
-  return /^(\d{20}\.snapshot|partition\.metadata|leader-epoch-checkpoint)\.tmp$/.test(name)
+  return /^(\d{20}\.(snapshot|index|timeindex|txnindex)|partition\.metadata|leader-epoch-checkpoint)\.tmp$/.test(
+    name,
+  )
     ? 'aside'
     : 'strange';
 }

@@ -28,16 +28,16 @@ export interface BatchPosition {
 /** How much is read at once while walking from batch to batch. */
 const walkBytes = 4096;
 /** A log of more bytes has index entries, whatever the interval. */
-const unindexedBytesMax = 1024 * 1024;
+export const unindexedBytesMax = 1024 * 1024;
 /** How many entries of an index that lies are tried before the batches are walked from the first on. */
 const triesMax = 32;
 
 /** The files of one base offset: `.log` and its indexes. Opens them when they are first needed. */
 export class Segment {
   readonly baseOffset: number;
-  readonly index: OffsetIndex;
-  readonly timeIndex: TimeIndex;
-  readonly transactions: TransactionIndex;
+  index: OffsetIndex;
+  timeIndex: TimeIndex;
+  transactions: TransactionIndex;
   readonly #directory: string;
   readonly #fs: FileSystem;
   #suffix: string;
@@ -159,6 +159,40 @@ export class Segment {
   /** A lookup has met an entry that does not fit the log: the indexes are to be made again. */
   get hasLyingIndex(): boolean {
     return this.#isIndexLying;
+  }
+
+  /** The same, said by whoever knows more of the log. */
+  distrustIndexes(): void {
+    this.#isIndexLying = true;
+  }
+
+  /** The index files that were made beside those of this segment take their place. */
+  takeIndexes(made: Segment): void {
+    const files = ({ index, timeIndex, transactions }: Segment) =>
+      [index, timeIndex, transactions].map(({ file }) => file);
+    const [from, to] = [files(made), files(this)];
+    made.rest();
+    for (const [i, { path }] of to.entries()) {
+      to[i]!.close();
+      // Where nothing was aborted there is no file.
+      if (this.#fs.exists(from[i]!.path)) this.#fs.rename(from[i]!.path, path);
+      else if (this.#fs.exists(path)) this.#fs.remove(path);
+    }
+    const [index, timeIndex, transactions] = to.map(({ path }) => path) as [string, string, string];
+    this.index = new OffsetIndex(this.#fs, index, this.baseOffset);
+    this.timeIndex = new TimeIndex(this.#fs, timeIndex, this.baseOffset);
+    this.transactions = new TransactionIndex(this.#fs, transactions);
+    this.#largest = made.largestTimestamp;
+    this.#isTimeUnchecked = false;
+    this.#isIndexLying = false;
+  }
+
+  /** The header of the batch that begins at an offset; null when none does. */
+  headerAt(offset: number): RecordBatch | null {
+    const place = this.find(offset, this.sizeInBytes);
+    if (place?.baseOffset !== offset) return null;
+    for (const { batch } of this.headers(place.position, this.sizeInBytes)) return batch;
+    return null;
   }
 
   /** What the indexes look like, as far as their last entries tell. */

@@ -31,11 +31,11 @@ export class TimeIndex {
 
   /** The last entry that is not younger than `timestamp`. */
   lookup(timestamp: number): TimeEntry | null {
-    return this.#at(this.file.floor((entry) => timeOf(entry) <= timestamp));
+    return this.at(this.file.floor((entry) => timeOf(entry) <= timestamp));
   }
 
   last(): TimeEntry | null {
-    return this.#at(this.file.count - 1);
+    return this.at(this.file.count - 1);
   }
 
   truncateTo(offset: number): void {
@@ -43,8 +43,8 @@ export class TimeIndex {
     this.file.truncate(this.file.floor((entry) => entry.readInt32BE(8) < relative) + 1);
   }
 
-  #at(index: number): TimeEntry | null {
-    if (index < 0) return null;
+  at(index: number): TimeEntry | null {
+    if (index < 0 || index >= this.file.count) return null;
     const entry = this.file.entry(index);
     return { timestamp: timeOf(entry), offset: this.#baseOffset + entry.readInt32BE(8) };
   }

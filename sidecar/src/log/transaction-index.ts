@@ -1,5 +1,6 @@
 import type { FileSystem } from '../vfs/file-system.ts';
 import { IndexFile } from './index-file.ts';
+import { readInt64, writeInt64 } from './int64.ts';
 
 /** `version:i16 producerId:i64 firstOffset:i64 lastOffset:i64 lastStableOffset:i64`: docs/format/transaction-index.md. */
 const entrySize = 34;
@@ -14,6 +15,24 @@ export interface AbortedTransaction {
   readonly lastStableOffset: number;
 }
 
+/** What an entry says; null where no transaction can be like that. */
+export function readAborted(entry: Buffer): AbortedTransaction | null {
+  const aborted = {
+    producerId: readInt64(entry, 2),
+    firstOffset: readInt64(entry, 10),
+    lastOffset: readInt64(entry, 18),
+    lastStableOffset: readInt64(entry, 26),
+  };
+  const { producerId, firstOffset, lastOffset, lastStableOffset } = aborted;
+  const isPossible =
+    entry.readInt16BE(0) === version &&
+    producerId >= 0 &&
+    firstOffset >= 0 &&
+    firstOffset < lastOffset &&
+    lastStableOffset <= lastOffset + 1;
+  return isPossible ? aborted : null;
+}
+
 /** The transactions whose abort marker is in a segment. Most segments have none, and no file. */
 export class TransactionIndex {
   readonly file: IndexFile;
@@ -25,28 +44,24 @@ export class TransactionIndex {
   append({ producerId, firstOffset, lastOffset, lastStableOffset }: AbortedTransaction): void {
     const entry = this.file.append();
     entry.writeInt16BE(version, 0);
-    entry.writeBigInt64BE(BigInt(producerId), 2);
-    entry.writeBigInt64BE(BigInt(firstOffset), 10);
-    entry.writeBigInt64BE(BigInt(lastOffset), 18);
-    entry.writeBigInt64BE(BigInt(lastStableOffset), 26);
+    writeInt64(entry, 2, producerId);
+    writeInt64(entry, 10, firstOffset);
+    writeInt64(entry, 18, lastOffset);
+    writeInt64(entry, 26, lastStableOffset);
   }
 
-  *all(): Generator<AbortedTransaction> {
-    for (let i = 0; i < this.file.count; i++) {
-      const entry = this.file.entry(i);
-      yield {
-        producerId: Number(entry.readBigInt64BE(2)),
-        firstOffset: Number(entry.readBigInt64BE(10)),
-        lastOffset: Number(entry.readBigInt64BE(18)),
-        lastStableOffset: Number(entry.readBigInt64BE(26)),
-      };
-    }
+  /** The entries in the order of their markers; null for one that cannot be what was written. */
+  *all(): Generator<AbortedTransaction | null> {
+    for (let i = 0; i < this.file.count; i++) yield readAborted(this.file.entry(i));
   }
 
   /** Forgets transactions whose marker is at or after this offset. */
   truncateTo(offset: number): void {
     let kept = 0;
-    for (const { lastOffset } of this.all()) if (lastOffset < offset) kept++;
+    for (const transaction of this.all()) {
+      if (transaction === null || transaction.lastOffset >= offset) break;
+      kept++;
+    }
     if (kept < this.file.count) this.file.truncate(kept);
   }
 }

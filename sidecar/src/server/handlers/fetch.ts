@@ -1,6 +1,6 @@
 import { ErrorCode, fetch, type Request } from '@rookery/wire';
 import type { Clock } from '../../clock.ts';
-import { OffsetOutOfRange } from '../../log/log-reader.ts';
+import { IndexLies, OffsetOutOfRange } from '../../log/log-reader.ts';
 import { NotServed, type Isolation, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { releaseSpans } from '../../vfs/file-region.ts';
@@ -188,6 +188,9 @@ function readPartition(
       };
       return { answer, sizeInBytes: 0 };
     }
+    // Before the read: who cannot be told what was aborted gets no records either.
+    const abortedTransactions =
+      isolation === 'committed' ? log.abortedTransactions(asked.fetchOffset, lastStableOffset) : null;
     const { spans, sizeInBytes } = partition.read({
       offset: asked.fetchOffset,
       maxBytes,
@@ -201,8 +204,7 @@ function readPartition(
       highWatermark,
       lastStableOffset,
       logStartOffset: log.logStartOffset,
-      abortedTransactions:
-        isolation === 'committed' ? log.abortedTransactions(asked.fetchOffset, lastStableOffset) : null,
+      abortedTransactions,
       records: spans,
     };
     return { answer, sizeInBytes };
@@ -219,7 +221,7 @@ function readPartition(
       return { answer, sizeInBytes: 0 };
     }
     // A file that cannot be read is this partition's trouble alone.
-    if (isSystemError(error))
+    if (error instanceof IndexLies || isSystemError(error))
       return { answer: refused(asked.partition, 'KAFKA_STORAGE_ERROR'), sizeInBytes: 0 };
     throw error;
   }
