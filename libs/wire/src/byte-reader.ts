@@ -105,10 +105,10 @@ export class ByteReader {
   /** An unsigned variable-length number of at most 32 bits. */
   uvarint(): number {
     let value = 0;
-    for (let shift = 0; shift < 35; shift += 7) {
+    for (let weight = 1; weight < 2 ** 35; weight *= 0x80) {
       this.need(1);
       const byte = this.view.getUint8(this.position++);
-      value += (byte & 0x7f) * 2 ** shift;
+      value += (byte & 0x7f) * weight;
       if (byte < 0x80) {
         if (value > 0xffffffff) break;
         return value;
