@@ -28,6 +28,7 @@ import { Dispatcher } from './server/dispatch.ts';
 import type { Handler } from './server/handler.ts';
 import { handlersOf } from './server/handlers.ts';
 import { Listener } from './server/listener.ts';
+import { FrameMemory } from './server/frame-memory.ts';
 import { MemoryBudget } from './server/memory-budget.ts';
 import type { Sending } from './server/outbox.ts';
 import type { Self } from './server/self.ts';
@@ -315,6 +316,7 @@ function openListener(
   const traffic = { bytesIn: 0, bytesOut: 0 };
   const requests = new Map<string, number>();
   let refused = 0;
+  const memory = new FrameMemory();
   const budget = new MemoryBudget(config.long('queued.max.request.bytes'));
   const sending: Sending = {
     pool: new BufferPool(sendBuffers.count, sendBuffers.size),
@@ -340,6 +342,7 @@ function openListener(
         observe: ({ name }) => void requests.set(name, (requests.get(name) ?? 0) + 1),
       }),
       budget,
+      memory,
       sending,
       limits: {
         frameBytesMax: config.int('socket.request.max.bytes'),

@@ -40,6 +40,94 @@ describe('what an acknowledgement covers', () => {
     expect(orders.recoveryPoint).toBe(3);
   });
 
+  test('a log that alone is written, a little at a time, is synced on the loop', async () => {
+    const { fs, log, clock, settle } = openMemoryLogs();
+    const [orders, others] = [log('orders'), log('others')];
+    append(orders, 'a');
+    append(others, 'a');
+    await settle();
+    let poolSyncs = 0;
+    fs.untilSynced = async () => void poolSyncs++;
+    const appendTo = async (...logs: PartitionLog[]): Promise<number> => {
+      const before = poolSyncs;
+      for (const each of logs) append(each, 'x');
+      clock.turn();
+      const isSyncedAlready = logs.every((each) => each.durableEndOffset === each.logEndOffset);
+      await settle();
+      for (const each of logs) expect(each.recoveryPoint).toBe(each.logEndOffset);
+      expect(isSyncedAlready).toBe(poolSyncs === before);
+      return poolSyncs - before;
+    };
+    expect(await appendTo(orders)).toBe(1);
+    clock.advance(50);
+    expect(await appendTo(orders)).toBe(0);
+    expect(await appendTo(orders)).toBe(0);
+    expect(await appendTo(orders, others)).toBe(2);
+    expect(await appendTo(orders)).toBe(1);
+    clock.advance(50);
+    expect(await appendTo(orders)).toBe(0);
+  });
+
+  test('a sync on the loop that held it up sends those of the next second to the pool', async () => {
+    const { fs, log, clock, settle } = openMemoryLogs();
+    const orders = log();
+    append(orders, 'a');
+    await settle();
+    clock.advance(50);
+    fs.failWhen(({ name }) => {
+      if (name === 'sync') clock.advance(9);
+      return null;
+    });
+    append(orders, 'b');
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(2);
+    append(orders, 'c');
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(2);
+    await settle();
+    expect(orders.durableEndOffset).toBe(3);
+  });
+
+  test('much at a time is synced on the pool, and so is what a new segment begins with', async () => {
+    const { log, clock, settle } = openMemoryLogs({
+      config: { maxMessageBytes: mebibyte, segmentBytes: mebibyte },
+    });
+    const orders = log();
+    append(orders, 'a');
+    await settle();
+    clock.advance(50);
+    append(orders, 'x'.repeat(70_000));
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(1);
+    await settle();
+    expect(orders.durableEndOffset).toBe(2);
+    orders.roll();
+    append(orders, 'b');
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(2);
+    await settle();
+    expect(orders.durableEndOffset).toBe(3);
+    append(orders, 'c');
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(4);
+  });
+
+  test('a sync on the loop that fails takes the log out of service like any other', async () => {
+    const { fs, log, clock, settle } = openMemoryLogs();
+    const orders = log();
+    append(orders, 'a');
+    await settle();
+    clock.advance(50);
+    fs.failWhen(({ name }) => (name === 'sync' ? 'EIO' : null));
+    append(orders, 'b');
+    clock.turn();
+    expect(orders.durableEndOffset).toBe(1);
+    expect(orders.offlineReason).toContain('a sync failed');
+    fs.failWhen(null);
+    await settle();
+    expect(orders.durableEndOffset).toBe(1);
+  });
+
   test.each(['interval', 'os'] as const)('in %s mode the page cache is enough', async (flushMode) => {
     const { fs, log, clock } = openMemoryLogs({ config: { flushMode } });
     const orders = log();

@@ -250,7 +250,7 @@ export class Durability {
     if (this.#isSyncing || this.#isStopped || this.isSynced) return;
     this.#isSyncing = true;
     const upTo = this.#written;
-    if (this.#bytesSinceSnapshot >= snapshotEveryBytes && upTo === this.#appended) this.#takeSnapshot(true);
+    if (this.#isSnapshotDue && upTo === this.#appended) this.#takeSnapshot(true);
     const unsynced = [...this.#unsynced];
     const sealed = [...this.#sealed].filter(({ baseOffset }) => baseOffset < upTo.segment.baseOffset);
     const hasNewFiles = this.#hasNewFiles;
@@ -277,6 +277,34 @@ export class Durability {
     if (this.#isStopped) return;
     this.#recoveryPoint = Math.max(this.#recoveryPoint, upTo.offset);
     this.#moveDurable(upTo);
+  }
+
+  /**
+   * The same on the loop, when there is nothing to it but the end of one file.
+   * @returns false when there is more: then nothing was done
+   */
+  syncNow(): boolean {
+    if (this.#isSyncing || this.#isStopped || this.#hasNewFiles) return false;
+    if (this.#unsynced.size > 1 || !this.#unsynced.has(this.#written.segment)) return false;
+    if (this.#sealed.size > 0) return false;
+    if (this.#snapshots.length > 0 || this.#isSnapshotDue) return false;
+    const upTo = this.#written;
+    try {
+      upTo.segment.log.syncNow();
+    } catch (error) {
+      this.#fail(`a sync failed: ${(error as Error).message}`);
+      return true;
+    }
+    this.#unsynced.clear();
+    this.#deps.tail.synced(this.#unsyncedBytes);
+    this.#unsyncedBytes = this.#unsyncedRecords = 0;
+    this.#recoveryPoint = upTo.offset;
+    this.#moveDurable(upTo);
+    return true;
+  }
+
+  get #isSnapshotDue(): boolean {
+    return this.#bytesSinceSnapshot >= snapshotEveryBytes;
   }
 
   /** At an orderly stop: everything, the active segment's indexes too. @throws what the disk throws */

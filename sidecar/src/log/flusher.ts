@@ -1,7 +1,8 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { Descriptors } from '../vfs/descriptor-budget.ts';
+import { DiskPace } from './disk-pace.ts';
+import { SoleLog } from './sole-log.ts';
 import { UnsyncedTail } from './unsynced-tail.ts';
-import { WritePace } from './write-pace.ts';
 
 const mebibyte = 1024 * 1024;
 /** How long what was written may stay unsynced, whatever `flush.mode` says. */
@@ -11,6 +12,9 @@ const backgroundBytes = 64 * mebibyte;
 /** How much may be unsynced at all. */
 export const unsyncedBytesMax = 256 * mebibyte;
 
+/** How much the loop syncs itself. */
+const syncedOnLoopMax = 64 * 1024;
+
 /** What the flusher does with a log; `durability.ts` explains the verbs. */
 export interface FlushedLog {
   /** Nothing is written or synced any more. */
@@ -19,21 +23,26 @@ export interface FlushedLog {
   readonly isSynced: boolean;
   /** How long what was written may stay unsynced, in milliseconds. */
   readonly flushMs: number;
+  readonly unsyncedBytes: number;
   writeNow(): void;
   write(): Promise<void>;
   settleWritten(): 'settled' | 'sync';
   sync(): Promise<void>;
+  syncNow(): boolean;
 }
 
 /**
  * Group commit. Appends of one turn of the event loop are written together at its end, one gathered write a
  * segment; in sync mode one fdatasync a file follows on the pool, all files side by side, and what arrives
- * meanwhile is the next group. Behind every mode a background sync keeps the unsynced tail short, so that a
+ * meanwhile is the next group. Only while one log alone gets a little at a time does the loop sync it, since the
+ * two hops to the pool and back would be a third of what its producer waits. Behind every mode a background sync keeps the unsynced tail short, so that a
  * restart has little to scan.
  */
 export class Flusher {
   readonly tail: UnsyncedTail;
-  readonly #pace: WritePace;
+  readonly #writePace: DiskPace;
+  readonly #syncPace = new DiskPace(syncedOnLoopMax);
+  readonly #sole = new SoleLog();
   readonly #clock: Clock;
   /** Told when a background sync is through: recovery points have moved. */
   readonly #synced: () => void;
@@ -48,7 +57,7 @@ export class Flusher {
   constructor(clock: Clock, bytesMax: number, descriptors: Pick<Descriptors, 'isSpent'>, synced: () => void) {
     this.#descriptors = descriptors;
     this.tail = new UnsyncedTail(bytesMax);
-    this.#pace = new WritePace(bytesMax / 2);
+    this.#writePace = new DiskPace(bytesMax / 2);
     this.#clock = clock;
     this.#synced = synced;
   }
@@ -64,7 +73,8 @@ export class Flusher {
     const logs = this.#dirty;
     this.#dirty = new Set();
     const started = this.#clock.monotonic();
-    if (this.#pace.prefersPool(started, this.tail.bytes)) {
+    const isAlone = this.#sole.isWritten(started, logs);
+    if (this.#writePace.prefersPool(started, this.tail.bytes)) {
       for (const log of logs) this.#writeOnPool(log);
       return;
     }
@@ -79,8 +89,8 @@ export class Flusher {
       }
     }
     const now = this.#clock.monotonic();
-    this.#pace.observe(now, now - started);
-    for (const log of written) this.#settle(log);
+    this.#writePace.observe(now, now - started);
+    for (const log of written) this.#settle(log, isAlone);
     for (const log of inTurn) this.#writeOnPool(log);
   }
 
@@ -91,6 +101,7 @@ export class Flusher {
   forget(log: FlushedLog): void {
     this.#unsynced.delete(log);
     this.#dirty.delete(log);
+    this.#sole.forget(log);
   }
 
   stop(): void {
@@ -99,12 +110,23 @@ export class Flusher {
   }
 
   /** Something of the log was written: what its mode promises becomes true, now or with a sync. */
-  #settle(log: FlushedLog): void {
+  #settle(log: FlushedLog, isAlone = false): void {
     if (log.hasStopped) return;
     this.#unsynced.add(log);
-    if (log.settleWritten() === 'sync') void this.#sync(log);
+    if (log.settleWritten() === 'sync' && !(isAlone && this.#syncNow(log))) void this.#sync(log);
     if (this.tail.writtenBytes - this.#bytesAtBackground > backgroundBytes) this.#background();
     else this.#timer ??= this.#clock.after(this.#patience(), () => this.#background());
+  }
+
+  /** @returns false when the pool must do it */
+  #syncNow(log: FlushedLog): boolean {
+    const started = this.#clock.monotonic();
+    if (this.#syncing.size > 0 || this.#syncPace.prefersPool(started, log.unsyncedBytes)) return false;
+    if (!log.syncNow()) return false;
+    const now = this.#clock.monotonic();
+    this.#syncPace.observe(now, now - started);
+    if (log.isSynced || log.hasStopped) this.#unsynced.delete(log);
+    return true;
   }
 
   /** One sync of a log at a time; those that come meanwhile make the next group. */

@@ -42,6 +42,8 @@ export interface Appended {
   /** Milliseconds, −1 when the records keep their own times. */
   readonly logAppendTime: number;
   readonly logStartOffset: number;
+  /** The very bytes stay in memory when they are in the file too, for readers at the tail. */
+  readonly isKept: boolean;
 }
 
 export interface LogIdentity {
@@ -299,11 +301,12 @@ export class PartitionLog {
     if (repeated !== null) return this.#appendedBefore(repeated);
     const isStamped = this.#config.timestampType === 'LogAppendTime';
     const baseOffset = this.#logEndOffset;
+    let isKept = false;
     for (const batch of batches) {
       batch.setBaseOffset(this.#logEndOffset);
       batch.setPartitionLeaderEpoch(leaderEpoch);
       if (isStamped) batch.setLogAppendTime(now);
-      this.#place(batch, now);
+      if (this.#place(batch, now)) isKept = true;
     }
     this.#deps.flusher.add(this);
     return {
@@ -311,6 +314,7 @@ export class PartitionLog {
       lastOffset: this.#logEndOffset - 1,
       logAppendTime: isStamped ? now : -1,
       logStartOffset: this.#logStartOffset,
+      isKept,
     };
   }
 
@@ -328,11 +332,15 @@ export class PartitionLog {
       lastOffset,
       logAppendTime: this.#config.timestampType === 'LogAppendTime' ? timestamp : -1,
       logStartOffset: this.#logStartOffset,
+      isKept: false,
     };
   }
 
-  /** Gives a batch its place at the end of the active segment, or of a new one. */
-  #place(batch: RecordBatch, now: number): void {
+  /**
+   * Gives a batch its place at the end of the active segment, or of a new one.
+   * @returns whether its bytes are kept in memory for readers
+   */
+  #place(batch: RecordBatch, now: number): boolean {
     if (this.#mustRoll(batch, now)) this.roll();
     const segment = this.#segments.active;
     segment.firstAppendMs ??= now;
@@ -340,9 +348,10 @@ export class PartitionLog {
     // First, because it may have to read an index, which can fail.
     segment.note(batch, position, this.#config.indexIntervalBytes);
     this.#durability.append(batch, segment, position);
-    this.#tail.add(batch, segment, position);
+    const isKept = this.#tail.add(batch, segment, position);
     if (batch.producerId >= 0) noteBatch(this.#producers, batch, segment.transactions);
     this.#logEndOffset = batch.nextOffset;
+    return isKept;
   }
 
   #mustRoll(batch: RecordBatch, now: number): boolean {
@@ -589,6 +598,10 @@ export class PartitionLog {
 
   sync(): Promise<void> {
     return this.#durability.sync();
+  }
+
+  syncNow(): boolean {
+    return this.#durability.syncNow();
   }
 
   get isSynced(): boolean {

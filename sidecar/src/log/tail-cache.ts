@@ -113,14 +113,18 @@ export class Tail {
     this.#share.used();
   }
 
-  /** Takes a batch that stands in the segment from `position` on. What does not continue the last one begins anew. */
-  add(batch: RecordBatch, segment: Segment, position: number): void {
-    if (!this.#hasReader) return;
+  /**
+   * Takes a batch that stands in the segment from `position` on. What does not continue the last one begins anew.
+   * @returns whether its bytes are held
+   */
+  add(batch: RecordBatch, segment: Segment, position: number): boolean {
+    if (!this.#hasReader) return false;
     if (segment !== this.#segment || position !== this.#end) this.#empty();
     this.#segment = segment;
     const { baseOffset, lastOffset, sizeInBytes, maxTimestamp, chunks } = batch;
     this.#batches.push({ baseOffset, lastOffset, position, sizeInBytes, maxTimestamp, chunks });
     this.#share.hold(chunks);
+    return true;
   }
 
   /** The batch that holds the offset, or the first one after it; null when that is not here. */

@@ -18,6 +18,7 @@ import type { Connection } from './connection.ts';
 import { Dispatcher } from './dispatch.ts';
 import { handler, type Handler } from './handler.ts';
 import { Listener } from './listener.ts';
+import { FrameMemory } from './frame-memory.ts';
 import { MemoryBudget } from './memory-budget.ts';
 import { BufferPool } from './buffer-pool.ts';
 import { frameOf, RawConnection } from './raw-connection.ts';
@@ -78,6 +79,7 @@ async function listening(
     connection: () => ({
       dispatcher: new Dispatcher(handlers, { now: () => clock.monotonic(), observe: () => {} }),
       budget,
+      memory: new FrameMemory(),
       sending,
       limits: {
         frameBytesMax: options.frameBytesMax ?? 100 * mebibyte,

@@ -3,8 +3,10 @@ import { FrameCutter, WireError } from '@rookery/wire';
 import { releaseSpans } from '../vfs/file-region.ts';
 import type { Dispatcher, Reply } from './dispatch.ts';
 import { FrameRefused } from './frame-refused.ts';
+import type { FrameMemory } from './frame-memory.ts';
 import type { MemoryBudget } from './memory-budget.ts';
 import { Outbox, type Sending } from './outbox.ts';
+import { Receiver } from './receiver.ts';
 
 export interface ConnectionLimits {
   /** Largest request frame in bytes (`socket.request.max.bytes`). */
@@ -18,6 +20,7 @@ export interface ConnectionLimits {
 export interface ConnectionDeps {
   readonly dispatcher: Dispatcher;
   readonly budget: MemoryBudget;
+  readonly memory: FrameMemory;
   readonly sending: Sending;
   readonly limits: ConnectionLimits;
   readonly traffic: { bytesIn: number; bytesOut: number };
@@ -38,6 +41,10 @@ interface Slot {
   reply: Reply | undefined;
   /** Bytes taken from the budget for the request. */
   readonly taken: number;
+  /** Memory in which there is nothing but this request. */
+  readonly pieces: readonly Buffer[];
+  /** Nobody looks at the request's bytes any more. */
+  isSpent: boolean;
 }
 
 /**
@@ -47,6 +54,7 @@ interface Slot {
 export class Connection {
   readonly remoteAddress: string;
   readonly #socket: Socket;
+  readonly #receiver: Receiver;
   readonly #deps: ConnectionDeps;
   readonly #cutter: FrameCutter;
   readonly #slots: Slot[] = [];
@@ -65,9 +73,16 @@ export class Connection {
   #reason: string | null = null;
   lastActive: number;
 
-  constructor(socket: Socket, deps: ConnectionDeps) {
-    this.#socket = socket;
+  constructor(accepted: Socket, deps: ConnectionDeps) {
     this.#deps = deps;
+    this.#receiver = new Receiver(accepted, {
+      memory: deps.memory,
+      missing: () => this.#missing,
+      came: (bytes) => this.#came(bytes),
+      received: (chunk) => this.#received(chunk),
+    });
+    const { socket } = this.#receiver;
+    this.#socket = socket;
     this.#cutter = new FrameCutter(deps.limits.frameBytesMax);
     this.#outbox = new Outbox(socket, {
       ...deps.sending,
@@ -82,7 +97,6 @@ export class Connection {
     });
     this.remoteAddress = socket.remoteAddress ?? '';
     this.lastActive = deps.now();
-    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     socket.on('error', (error) => (this.#reason ??= error.message));
     socket.on('close', () => this.#onClose());
   }
@@ -131,11 +145,20 @@ export class Connection {
     return () => this.#releases.delete(release);
   }
 
-  #onData(chunk: Buffer): void {
+  /** Bytes of the frame in the making that are still to come, if it is a large one that was admitted. */
+  get #missing(): number {
+    return this.#admitted > 0 && !this.#ending ? this.#cutter.pending - this.#cutter.held : 0;
+  }
+
+  #came(bytes: number): void {
     if (this.#ending) return;
     this.lastActive = this.#deps.now();
-    this.#deps.traffic.bytesIn += chunk.length;
+    this.#deps.traffic.bytesIn += bytes;
     if (this.#cutter.pending < 0 && this.#cutter.held === 0) this.#frameSince = this.lastActive;
+  }
+
+  #received(chunk: Buffer): void {
+    if (this.#ending) return;
     this.#cutter.push(chunk);
     this.#cut();
   }
@@ -202,12 +225,17 @@ export class Connection {
   }
 
   #dispatch(frame: readonly Buffer[]): void {
-    const slot: Slot = { reply: undefined, taken: this.#admitted };
+    const slot: Slot = {
+      reply: undefined,
+      taken: this.#admitted,
+      pieces: this.#receiver.takePieces(),
+      isSpent: false,
+    };
     this.#admitted = 0;
     this.#slots.push(slot);
     let reply: Reply | Promise<Reply>;
     try {
-      reply = this.#deps.dispatcher.dispatch(frame, this);
+      reply = this.#deps.dispatcher.dispatch(frame, this, () => (slot.isSpent = true));
     } catch (error) {
       if (slot.taken > 0) this.#deps.budget.give(slot.taken);
       throw error;
@@ -227,6 +255,7 @@ export class Connection {
 
   #answer(slot: Slot, reply: Reply): void {
     if (slot.taken > 0) this.#deps.budget.give(slot.taken);
+    if (slot.isSpent) for (const piece of slot.pieces) this.#deps.memory.give(piece);
     slot.reply = reply;
     if (this.#closed) {
       releaseSpans(reply ?? []);

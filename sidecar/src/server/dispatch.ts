@@ -14,6 +14,8 @@ import { FrameRefused } from './frame-refused.ts';
 import { servedVersions, type Call, type Handler } from './handler.ts';
 
 export type Reply = readonly ByteSpan[] | null;
+/** What a connection tells of itself. */
+export type Caller = Pick<Call, 'remoteAddress' | 'whenClosed'>;
 
 /** The most array elements one request may hold in all: some 50 MiB of objects, whatever the frame's size. */
 const elementsMax = 500_000;
@@ -37,9 +39,10 @@ export class Dispatcher {
    * Handles one whole request frame. Synchronous as far as the handler is, so that what arrives in order on a
    * connection is appended in that order.
    *
+   * @param spent called before the answer comes if nobody will look at the frame's bytes after it
    * @throws FrameRefused or WireError when the connection must close
    */
-  dispatch(frame: readonly Buffer[], caller: Omit<Call, 'version' | 'clientId'>): Reply | Promise<Reply> {
+  dispatch(frame: readonly Buffer[], caller: Caller, spent: () => void): Reply | Promise<Reply> {
     const reader = new ByteReader(frame, elementsMax);
     const header = decodeRequestHeader(reader);
     const handler = this.#handlers[header.apiKey];
@@ -51,7 +54,7 @@ export class Dispatcher {
     const request = decoderOf(handler.api.request, header.apiVersion)(reader);
     reader.end();
     const started = this.#now();
-    const call = new DispatchedCall(header, caller);
+    const call = new DispatchedCall(header, caller, spent);
     const answer = handler.handle(request, call);
     if (answer instanceof Promise)
       return answer.then((body) => this.#reply(handler.api, header, body, started));
@@ -90,9 +93,11 @@ class DispatchedCall implements Call {
   readonly version: number;
   readonly clientId: string | null;
   readonly remoteAddress: string;
-  readonly #caller: Omit<Call, 'version' | 'clientId'>;
+  readonly bytesSpent: () => void;
+  readonly #caller: Caller;
 
-  constructor(header: RequestHeader, caller: Omit<Call, 'version' | 'clientId'>) {
+  constructor(header: RequestHeader, caller: Caller, spent: () => void) {
+    this.bytesSpent = spent;
     this.version = header.apiVersion;
     this.clientId = header.clientId;
     this.remoteAddress = caller.remoteAddress;

@@ -7,6 +7,12 @@ export interface Call {
   readonly remoteAddress: string;
   /** Runs when the connection closes, or never: a parked request lets go of what it holds. */
   whenClosed(release: () => void): () => void;
+  /**
+   * To be called when nobody will look at the request's bytes once it is answered, so that their memory can be used
+   * again. Nothing that was decoded may be kept then: byte fields are views of that memory. Who does not call loses
+   * nothing.
+   */
+  bytesSpent(): void;
 }
 
 export type Answer<A extends Api> = Encodable<A['response']>;

@@ -85,6 +85,7 @@ class Served {
         this.#close = release;
         return () => void (this.#close = null);
       },
+      bytesSpent: () => {},
     };
     const answer = handler.handle(request as never, call);
     const waiting = { isAnswered: false, told: Promise.resolve(answer).then((body) => toldIn(body)) };

@@ -277,6 +277,73 @@ describe('Produce', () => {
     expect((await sendOne(records, { version: 7 })).error).toBe('NONE');
   });
 
+  test('large requests on many connections are stored as they came, with a reader at the tail and without', async () => {
+    await under.stop();
+    await start('num.partitions=4', 'flush.mode=sync');
+    await createTopic();
+    const batches = [0, 1, 2, 3].map((partition) =>
+      Array.from({ length: 24 }, (_, i) => batch([`${partition} ${i} `.repeat(4_000 + 3_000 * (i % 7))])),
+    );
+    const produceAll = async (part: number, count: number): Promise<void> => {
+      const connections = await Promise.all(batches.map(() => under.connect()));
+      await Promise.all(
+        batches.map(async (of, partition) => {
+          const topicData = (records: Buffer) => [
+            { name: 't', topicId: zeroUuid, partitionData: [{ index: partition, records: [records] }] },
+          ];
+          const answers = of.slice(part, part + count).map((records) =>
+            connections[partition]!.request(produce, 9, {
+              transactionalId: null,
+              acks: -1,
+              timeoutMs: 30_000,
+              topicData: topicData(Buffer.from(records)),
+            }),
+          );
+          for (const { responses } of await Promise.all(answers))
+            expect(errorName(responses[0]!.partitionResponses[0]!.errorCode)).toBe('NONE');
+        }),
+      );
+    };
+    await produceAll(0, 12);
+    // A reader that has seen the end: what comes from now on is kept for it.
+    for (let partition = 0; partition < 4; partition++) await read({ partition, offset: 12 });
+    await produceAll(12, 12);
+    for (const [partition, of] of batches.entries()) {
+      for (const [offset, sent] of of.entries()) {
+        const { bytes } = await read({ partition, offset, partitionMaxBytes: 1 });
+        const [stored] = RecordBatch.split([bytes]);
+        expect(stored!.baseOffset).toBe(offset);
+        expect(stored!.checkCrc()).toBe(true);
+        expect(bytes.subarray(21).equals(sent.subarray(21))).toBe(true);
+      }
+    }
+  });
+
+  test('an append that the disk does not finish in time is answered so, and the broker goes on', async () => {
+    await createTopic();
+    await sendOne(batch(['before']));
+    const stuck: (() => void)[] = [];
+    under.fs.untilSynced = () => new Promise((resolve) => stuck.push(resolve));
+    // Two partitions at once: one alone might be synced on the loop.
+    const late = client.request(produce, 9, {
+      transactionalId: null,
+      acks: -1,
+      timeoutMs: 1,
+      topicData: [0, 1].map((index) => ({
+        name: 't',
+        topicId: zeroUuid,
+        partitionData: [{ index, records: [batch(['late'])] }],
+      })),
+    });
+    const { responses } = await late;
+    for (const { partitionResponses } of responses)
+      expect(errorName(partitionResponses[0]!.errorCode)).toBe('REQUEST_TIMED_OUT');
+    under.fs.untilSynced = () => Promise.resolve();
+    for (const go of stuck) go();
+    expect((await sendOne(batch(['after']))).baseOffset).toBe(2);
+    expect(valuesIn((await read()).bytes)).toEqual(['before', 'late', 'after']);
+  });
+
   test('a compacted topic names the records that have no key', async () => {
     await createTopic('t', { 'cleanup.policy': 'compact' });
     const answer = await sendOne(batch(['a', 'b'], { key: null }));

@@ -15,6 +15,7 @@ import type { Appended } from '../../log/partition-log.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { isSystemError } from '../../vfs/file-system.ts';
+import { Deadlines } from '../deadlines.ts';
 import { FrameRefused } from '../frame-refused.ts';
 import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 
@@ -44,12 +45,13 @@ interface ProduceDeps {
 }
 
 export function produceHandler(deps: ProduceDeps): Handler {
+  const deadlines = new Deadlines(deps.clock);
   return handler<typeof produce>({
     api: produce,
     advertisedFrom: 0,
     handle: (request, call) => {
       if (request.acks === 0) return appendUnacknowledged(deps, request, call);
-      return new Promise((resolve, reject) => new Appending(deps, request, call, resolve, reject));
+      return new Promise((resolve, reject) => new Appending(deps, deadlines, request, call, resolve, reject));
     },
   });
 }
@@ -59,18 +61,25 @@ class Appending {
   readonly #answer: { topic: TopicOf<typeof produce>; partitions: PartitionAnswer[] }[] = [];
   readonly #resolve: (answer: Answer<typeof produce>) => void;
   readonly #reject: (mistake: unknown) => void;
+  readonly #spent: () => void;
+  /** Everything was appended, and is in its file; readers do not get it from the memory in which it came. */
+  #isSpent = true;
   #pending = 1;
-  #timeout: { cancel(): void } | null = null;
+  readonly #deadlines: Deadlines;
+  readonly #missed = (): void => this.#expire();
 
   constructor(
     deps: ProduceDeps,
+    deadlines: Deadlines,
     request: Request<typeof produce>,
     call: Call,
     resolve: (answer: Answer<typeof produce>) => void,
     reject: (mistake: unknown) => void,
   ) {
+    this.#deadlines = deadlines;
     this.#resolve = resolve;
     this.#reject = reject;
+    this.#spent = () => call.bytesSpent();
     const acksValid = request.acks === 1 || request.acks === -1;
     for (const topic of request.topicData) {
       const partitions: PartitionAnswer[] = [];
@@ -90,8 +99,7 @@ class Appending {
     }
     this.#settle();
     // The promise is kept when the log answers, whatever the client's patience: only a stuck disk gets here.
-    if (this.#pending > 0)
-      this.#timeout = deps.clock.after(Math.max(1, request.timeoutMs), () => this.#expire());
+    if (this.#pending > 0) deadlines.add(request.timeoutMs, this.#missed);
   }
 
   #append(
@@ -121,6 +129,7 @@ class Appending {
   #appended(partition: Partition, acks: number, appended: Appended, answer: PartitionAnswer): void {
     answer.logAppendTimeMs = appended.logAppendTime;
     answer.logStartOffset = appended.logStartOffset;
+    if (appended.isKept) this.#isSpent = false;
     const settled = (error: ErrorName | null): void => {
       answer.errorCode = codeOf(error);
       if (error === null) answer.baseOffset = appended.baseOffset;
@@ -141,16 +150,20 @@ class Appending {
 
   #settle(): void {
     if (--this.#pending > 0) return;
-    this.#timeout?.cancel();
+    this.#deadlines.met(this.#missed);
     this.#finish();
   }
 
   #expire(): void {
     this.#pending = Infinity;
+    this.#isSpent = false;
     this.#finish();
   }
 
   #finish(): void {
+    // What was refused has had it all, or it is with somebody who has not told.
+    const isWhole = this.#answer.every(({ partitions }) => partitions.every((each) => each.errorCode === 0));
+    if (this.#isSpent && isWhole) this.#spent();
     this.#resolve({
       responses: this.#answer.map(({ topic, partitions }) => ({
         name: topic.name,
