@@ -25,6 +25,7 @@ export class EventLog {
     events.on('partitionQuarantined', (info) =>
       this.error('records are damaged: served up to them, until `rookery log repair`', info),
     );
+    events.on('epochsRestored', (info) => this.warn('read the leader epochs from the batches', info));
     events.on('metadataRestored', (info) => this.warn('restored a lost partition.metadata', info));
     events.on('partitionOffline', (info) => this.error('a partition is offline', info));
     events.on('appendsTakenBack', (info) =>

@@ -29,6 +29,7 @@ export interface Events {
     offset: number;
     reason: string;
   };
+  epochsRestored: { partition: string; file: string; reason: string };
   metadataRestored: { partition: string; file: string };
   partitionOffline: { partition: string; reason: string };
   appendsTakenBack: { partition: string; fromOffset: number; reason: string };

@@ -12,15 +12,16 @@ export class LeaderEpochs {
   readonly #fs: FileSystem;
   readonly #path: string;
   #starts: EpochStart[];
-  /** The file is not there, or nobody can read it. */
-  readonly isLost: boolean;
+  /** Whether the file was there, and could be read. */
+  readonly found: 'missing' | 'damaged' | 'readable';
 
   constructor(fs: FileSystem, path: string) {
     this.#fs = fs;
     this.#path = path;
-    const starts = parse(readFile(fs, path)?.toString('utf8') ?? '');
+    const bytes = readFile(fs, path);
+    const starts = bytes === null ? null : parseEpochs(bytes.toString('utf8'));
     this.#starts = starts ?? [];
-    this.isLost = starts === null;
+    this.found = bytes === null ? 'missing' : starts === null ? 'damaged' : 'readable';
   }
 
   get latest(): number {
@@ -43,11 +44,13 @@ export class LeaderEpochs {
     return this.epochOf(offset) >= 0;
   }
 
-  /** Takes what the batches say in place of a file that was lost; what is not larger than before is no new epoch. */
-  restore(starts: readonly EpochStart[]): void {
-    this.#starts = [];
-    for (const start of starts) if (start.epoch > this.latest) this.#starts = [...this.#starts, start];
-    if (this.#starts.length > 0) this.#write();
+  /**
+   * Takes what the batches say in place of what the file said.
+   * @param mayWrite false where no file of the log may be touched
+   */
+  restore(batches: Iterable<EpochStart>, mayWrite: boolean): void {
+    this.#starts = startsOf(batches);
+    if (mayWrite && this.#starts.length > 0) this.#write();
   }
 
   /** The epoch in which an offset was written, −1 when nobody knows. */
@@ -88,17 +91,36 @@ export class LeaderEpochs {
   }
 }
 
-/** Null for one that is missing or damaged: the epochs are in the batches too. */
-function parse(text: string): EpochStart[] | null {
+/**
+ * Where the epochs begin that batches carry. An epoch lies outside the CRC, so one that a single batch has, and from
+ * which the next one goes back, is not believed.
+ */
+function startsOf(batches: Iterable<EpochStart>): EpochStart[] {
+  const starts: (EpochStart & { batches: number })[] = [];
+  const latest = (back = 1): number => starts.at(-back)?.epoch ?? -1;
+  for (const { epoch, startOffset } of batches) {
+    const isUnlikely = epoch < latest() && epoch >= latest(2) && starts.at(-1)!.batches === 1;
+    const unlikely = isUnlikely ? starts.pop() : undefined;
+    // Of the log's first batch nothing better is known.
+    const from = starts.length === 0 ? (unlikely?.startOffset ?? startOffset) : startOffset;
+    if (epoch > latest()) starts.push({ epoch, startOffset: from, batches: 1 });
+    else if (epoch === latest() && epoch >= 0) starts.at(-1)!.batches++;
+  }
+  return starts.map(({ epoch, startOffset }) => ({ epoch, startOffset }));
+}
+
+/** Null for a text that is no such file: the epochs are in the batches too. */
+function parseEpochs(text: string): EpochStart[] | null {
   const [version, count, ...lines] = text.trimEnd().split('\n');
   if (version !== '0' || Number(count) !== lines.length) return null;
   const starts = lines.map((line) => {
     const [epoch, startOffset] = line.split(' ').map(Number);
     return { epoch: epoch!, startOffset: startOffset! };
   });
-  return starts.every(
-    ({ epoch, startOffset }) => Number.isSafeInteger(epoch) && Number.isSafeInteger(startOffset),
-  )
-    ? starts
-    : null;
+  const isRising = starts.every(({ epoch, startOffset }, i) => {
+    const before = starts[i - 1] ?? { epoch: -1, startOffset: -1 };
+    const areNumbers = Number.isSafeInteger(epoch) && Number.isSafeInteger(startOffset);
+    return areNumbers && epoch > before.epoch && startOffset > before.startOffset;
+  });
+  return isRising ? starts : null;
 }

@@ -1,4 +1,3 @@
-import { WireError } from '@rookery/wire';
 import type { EventBus } from '../events.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
@@ -7,7 +6,16 @@ import type { LeaderEpochs } from './leader-epochs.ts';
 import { OffsetOrder } from './offset-order.ts';
 import { recoverProducers } from './producer-recovery.ts';
 import type { ProducerState } from './producer-state.ts';
-import { decide, indexTable, logTable, pointTable, type Found, type Place } from './recovery.ts';
+import {
+  decide,
+  epochTable,
+  indexTable,
+  logTable,
+  pointTable,
+  type EpochsState,
+  type Found,
+  type Place,
+} from './recovery.ts';
 import { RotFound, type Rot } from './rot.ts';
 import { SegmentList } from './segment-list.ts';
 import { scanNow, type Scanned } from './segment-scan.ts';
@@ -93,6 +101,12 @@ interface Look {
   readonly reason: string;
 }
 
+/** What a batch says of the leader that wrote it. */
+interface Written {
+  readonly offset: number;
+  readonly leaderEpoch: number;
+}
+
 type Opened = Omit<Loaded, 'snapshotOffset'> & { readonly transactionsFrom: number };
 
 class Loading {
@@ -104,6 +118,8 @@ class Loading {
   readonly #logStartOffset: number;
   /** Null when nobody knows. */
   readonly #recoveryPoint: number | null;
+  /** The newest batch that was looked at. */
+  #newest: Written | null = null;
   /** From this offset on the transaction indexes must be made again. */
   #transactionsFrom = Infinity;
 
@@ -149,7 +165,8 @@ class Loading {
     let end = { offset: nextOffset, segment: this.#segments.at(index)!, position };
     const hasStartedAnew = logStartOffset > nextOffset;
     if (hasStartedAnew) end = { offset: logStartOffset, segment: this.#beginAt(logStartOffset), position: 0 };
-    this.#rememberEpochs(end.offset);
+    this.#rememberEpochs(end.offset, true);
+    if (!isMarked) this.#deps.epochs.truncateTo(end.offset + 1);
     const recoveryPoint = Math.min(this.#recoveryPoint ?? 0, end.offset);
     const opened = {
       segments: this.#segments,
@@ -172,6 +189,7 @@ class Loading {
     const { active } = segments;
     const known = Math.max(rot.offset, this.#recoveryPoint ?? 0, active.baseOffset, this.#logStartOffset);
     const end = { offset: known, segment: active, position: active.sizeInBytes };
+    this.#rememberEpochs(rot.offset, false);
     const recoveryPoint = this.#recoveryPoint ?? 0;
     const untouched = { recoveryPoint, unsynced: [], sealed: [], hasNewFiles: false };
     const logStartOffset = this.#logStartOffset;
@@ -288,6 +306,7 @@ class Loading {
       if (order.take({ baseOffset: batch.baseOffset, nextOffset: batch.lastOffset + 1 }, position) !== null)
         break;
       position = batch.position + batch.sizeInBytes;
+      this.#newest = { offset: batch.baseOffset, leaderEpoch: batch.leaderEpoch };
     }
     if (position === size) return { nextOffset: order.next, position, damage: null };
     // Only where the damage begins is left to find out.
@@ -337,7 +356,10 @@ class Loading {
       from,
       expected,
       ...this.#orderIn(index),
-      note: (batch, position) => segment.note(batch, position, indexIntervalBytes),
+      note: (batch, position) => {
+        segment.note(batch, position, indexIntervalBytes);
+        this.#newest = { offset: batch.baseOffset, leaderEpoch: batch.partitionLeaderEpoch };
+      },
     });
   }
 
@@ -389,33 +411,52 @@ class Loading {
     return segment;
   }
 
-  /**
-   * The epochs are in the batches too. They are read from there when their file was lost, or when it has forgotten
-   * the front of the log, which a deletion of records was about to delete.
-   */
-  #rememberEpochs(endOffset: number): void {
+  /** The epochs are in the batches too, and are read from there as far as the log's bytes are good. */
+  #rememberEpochs(endOffset: number, mayWrite: boolean): void {
+    const { epochs, events, name: partition, directory } = this.#deps;
+    const state = this.#epochsState(endOffset);
+    const { action } = decide(epochTable, { state, hasBatches: endOffset > this.#logStartOffset });
+    if (action === 'keep') return;
+    epochs.restore(epochsIn(this.#segments.all(), endOffset), mayWrite);
+    const file = `${directory}/leader-epoch-checkpoint`;
+    // Batches of before there were epochs, and the file that goes with them: nothing has changed.
+    if (epochs.latest >= 0) events.emit('epochsRestored', { partition, file, reason: `it is ${state}` });
+  }
+
+  #epochsState(endOffset: number): EpochsState {
     const { epochs } = this.#deps;
-    if (endOffset > this.#logStartOffset && (epochs.isLost || !epochs.knows(this.#logStartOffset))) {
-      const segments = this.#segments.all();
-      const headers = segments.flatMap((segment) => [...epochsIn(segment)]);
-      if (headers.length > 0) epochs.restore(headers);
+    if (epochs.found !== 'readable') return epochs.found;
+    if (!epochs.knows(this.#logStartOffset)) return 'short';
+    const isDenied = ({ offset, leaderEpoch }: Written): boolean =>
+      offset >= this.#logStartOffset && leaderEpoch >= 0 && epochs.epochOf(offset) !== leaderEpoch;
+    const last = this.#newest;
+    if (last === null || last.offset >= endOffset || !isDenied(last)) return 'fitting';
+    const before = this.#writtenBefore(last.offset);
+    const areAgreed = before !== null && before.leaderEpoch === last.leaderEpoch && isDenied(before);
+    return areAgreed ? 'contradicted' : 'fitting';
+  }
+
+  #writtenBefore(end: number): Written | null {
+    const segment = this.#segments.at(this.#segments.floor(end - 1))!;
+    let before: Written | null = null;
+    for (const { baseOffset, leaderEpoch } of segment.walk(segment.startFor(end - 1), segment.sizeInBytes)) {
+      if (baseOffset >= end) break;
+      before = { offset: baseOffset, leaderEpoch };
     }
-    if (!this.#checkpointed.isMarked) epochs.truncateTo(endOffset + 1);
+    return before;
   }
 }
 
-/** Where each epoch begins in a segment. */
-function* epochsIn(segment: Segment): Generator<{ epoch: number; startOffset: number }> {
-  let latest = -1;
-  try {
-    for (const { batch } of segment.headers(0, segment.sizeInBytes)) {
-      const { partitionLeaderEpoch: epoch, baseOffset: startOffset } = batch;
-      if (epoch > latest) yield { epoch, startOffset };
-      latest = Math.max(latest, epoch);
+/** What the batches before an offset say of their leaders, in order. */
+function* epochsIn(
+  segments: readonly Segment[],
+  endOffset: number,
+): Generator<{ epoch: number; startOffset: number }> {
+  for (const segment of segments) {
+    for (const { baseOffset, leaderEpoch } of segment.walk(0, segment.sizeInBytes)) {
+      if (baseOffset >= endOffset) return;
+      yield { epoch: leaderEpoch, startOffset: baseOffset };
     }
-  } catch (error) {
-    // What is damaged is somebody else's to find.
-    if (!(error instanceof WireError)) throw error;
   }
 }
 

@@ -146,7 +146,8 @@ function filler(offset: number, endOffset: number): Buffer {
   const bytes = filterBatch(one, [], null);
   const [batch] = RecordBatch.split([bytes]) as [RecordBatch];
   batch.setBaseOffset(offset);
-  batch.setPartitionLeaderEpoch(0);
+  // No leader wrote it, and nobody is to conclude anything from its epoch.
+  batch.setPartitionLeaderEpoch(-1);
   const delta = endOffset - offset - 1;
   if (delta > 0x7fffffff) throw new SidecarError('RK0307', `${delta + 1} offsets are missing at ${offset}`);
   bytes.writeInt32BE(delta, 23);

@@ -1,6 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import { batchOf, openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
-import { fileTable, indexTable, logTable, pointTable, snapshotTable, type Table } from './recovery.ts';
+import {
+  epochTable,
+  fileTable,
+  indexTable,
+  logTable,
+  pointTable,
+  snapshotTable,
+  type Table,
+} from './recovery.ts';
 import { FileRegion } from '../vfs/file-region.ts';
 import { RecordBatch } from '@rookery/wire';
 import type { MemoryFileSystem } from '../vfs/memory.ts';
@@ -26,6 +34,7 @@ const tables: Record<string, AnyTable> = {
   point: pointTable as unknown as AnyTable,
   index: indexTable as unknown as AnyTable,
   snapshot: snapshotTable as unknown as AnyTable,
+  epochs: epochTable as unknown as AnyTable,
   file: fileTable as unknown as AnyTable,
 };
 
@@ -354,6 +363,36 @@ const states: Record<string, State> = {
   '@AB': {
     disk: (logs) => change(killed(logs), `${partition}/${first}.index.swap`, () => Buffer.alloc(8)),
     shows: removed(/\.swap$/),
+  },
+  '@AD': {
+    disk: killed,
+    shows: (logs) => {
+      expect(logs.happened('epochsRestored')).toEqual([]);
+      expect(logs.log().latestEpoch).toBe(0);
+      served(logs);
+    },
+  },
+  '@AE': {
+    disk: (logs) => {
+      logs.log('quiet').assignLeaderEpoch(3, 0);
+      return remove(killed(logs), '/data/quiet-0/leader-epoch-checkpoint');
+    },
+    shows: (logs) => {
+      expect(logs.happened('epochsRestored')).toEqual([]);
+      expect(logs.log('quiet').latestEpoch).toBe(-1);
+      served(logs);
+    },
+  },
+  '@AF': {
+    disk: (logs) => remove(killed(logs), `${partition}/leader-epoch-checkpoint`),
+    shows: (logs, disk) => {
+      expect(logs.happened('epochsRestored')).toMatchObject([
+        { partition: 'orders-0', reason: 'it is missing' },
+      ]);
+      expect(disk.exists(`${partition}/leader-epoch-checkpoint`)).toBe(true);
+      expect(logs.log().epochOf(11)).toBe(0);
+      served(logs);
+    },
   },
   '@AC': {
     disk: (logs) => change(killed(logs), `${partition}/notes.txt`, () => Buffer.from('of somebody')),

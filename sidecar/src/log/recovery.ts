@@ -233,6 +233,45 @@ export const snapshotTable: Table<SnapshotFacts, 'use' | 'skip' | 'remove'> = {
   ],
 };
 
+// --- Leader epochs ---------------------------------------------------------------------------------------------
+
+/**
+ * What `leader-epoch-checkpoint` looks like beside the batches.
+ *
+ *   missing       it is not there
+ *   damaged       it is not in its form, or its epochs do not rise
+ *   short         it does not say who wrote the log's first offset
+ *   contradicted  the last batches say another epoch than it does; more than one, because an epoch lies outside the CRC
+ *   fitting       none of these
+ */
+export type EpochsState = 'missing' | 'damaged' | 'short' | 'contradicted' | 'fitting';
+
+export interface EpochFacts {
+  readonly state: EpochsState;
+  /** There are batches to read the epochs from. */
+  readonly hasBatches: boolean;
+}
+
+/**
+ *   @AD told     An epoch is on the platter before the first batch of it, so a crash leaves the file whole.
+ *   @AE nobody's Nothing is written in the log, so nothing can be asked about it. The next leader makes the file.
+ *   @AF untold   It was deleted by hand, or is of an older copy than the log, or the disk has changed it; or a crash
+ *                took back a deletion of records whose epochs were forgotten already. Every batch says its epoch too.
+ */
+export const epochTable: Table<EpochFacts, 'keep' | 'rebuild'> = {
+  domain: {
+    state: ['missing', 'damaged', 'short', 'contradicted', 'fitting'],
+    hasBatches: either,
+  },
+  // Batches are what contradicts.
+  impossible: ({ state, hasBatches }) => state === 'contradicted' && !hasBatches,
+  rows: [
+    { label: '@AD', action: 'keep', applies: (f) => f.hasBatches && f.state === 'fitting' },
+    { label: '@AE', action: 'keep', applies: (f) => !f.hasBatches },
+    { label: '@AF', action: 'rebuild', applies: (f) => f.hasBatches && f.state !== 'fitting' },
+  ],
+};
+
 // --- Names in the directory ------------------------------------------------------------------------------------
 
 /** What the name of a file says that it is. */

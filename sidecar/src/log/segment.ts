@@ -25,6 +25,11 @@ export interface BatchPosition {
   readonly maxTimestamp: number;
 }
 
+/** The same, of a batch whose header was just read. */
+export interface WalkedBatch extends BatchPosition {
+  readonly leaderEpoch: number;
+}
+
 /** How much is read at once while walking from batch to batch. */
 const walkBytes = 4096;
 /** A log of more bytes has index entries, whatever the interval. */
@@ -291,7 +296,7 @@ export class Segment {
   }
 
   /** Batches from a position at which one begins, by their headers alone. */
-  *walk(from: number, endPosition: number): Generator<BatchPosition> {
+  *walk(from: number, endPosition: number): Generator<WalkedBatch> {
     for (const { window, at, position, sizeInBytes } of this.#headersIn(from, endPosition)) {
       const baseOffset = readInt64(window, at);
       yield {
@@ -300,6 +305,7 @@ export class Segment {
         position,
         sizeInBytes,
         maxTimestamp: readInt64(window, at + 35),
+        leaderEpoch: window.readInt32BE(at + 12),
       };
     }
   }
