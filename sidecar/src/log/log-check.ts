@@ -203,10 +203,13 @@ class Check {
   #indexes(base: number, batches: readonly GoodBatch[]): void {
     if (batches.length === 0) return;
     const byPosition = new Map(batches.map((batch) => [batch.position, batch]));
+    // What leads to bytes that are damaged may be as true as it ever was.
+    const damages = this.#damages.filter(({ segment }) => segment === base);
     const isSealed = base !== Segment.basesIn(this.#fs, this.#directory).at(-1);
     this.#entries(base, '.index', 8, isSealed, (entry, before) => {
       const position = entry.readInt32BE(4);
-      if (byPosition.get(position)?.lastOffset !== base + entry.readInt32BE(0))
+      const isDamaged = damages.some((each) => each.position <= position && position < each.endPosition);
+      if (!isDamaged && byPosition.get(position)?.lastOffset !== base + entry.readInt32BE(0))
         return 'leads to no such batch';
       return before !== null && before.readInt32BE(4) >= position ? 'is not behind the one before it' : null;
     });
@@ -214,6 +217,7 @@ class Check {
       const timestamp = Number(entry.readBigInt64BE(0));
       const offset = base + entry.readInt32BE(8);
       const batch = batches.find(({ lastOffset }) => lastOffset >= offset);
+      if (damages.some((each) => each.offset <= offset && offset < each.endOffset)) return null;
       if (batch === undefined || batch.baseOffset > offset || batch.maxTimestamp !== timestamp)
         return 'names a time that its batch has not';
       return before !== null && Number(before.readBigInt64BE(0)) >= timestamp
