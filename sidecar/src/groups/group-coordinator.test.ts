@@ -38,8 +38,8 @@ class OffsetsLog {
         if (this.held === null) return Promise.resolve(null);
         return new Promise((resolve) => this.held!.push(() => resolve(null)));
       },
-      async *readAll() {
-        for (const bytes of batches) yield RecordBatch.read(bytes, 0)!;
+      async readAll(take) {
+        for (const bytes of batches) take(RecordBatch.read(bytes, 0)!);
       },
     };
   };

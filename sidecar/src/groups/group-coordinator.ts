@@ -66,6 +66,8 @@ export class GroupCoordinator {
   readonly #options: GroupCoordinatorOptions;
   readonly #shards = new Map<number, Promise<GroupShard | null>>();
   readonly #loaded = new Map<number, GroupShard>();
+  /** Why partitions could not be loaded when that was tried last. */
+  readonly #loadFailures = new Map<number, string>();
   readonly #effects: GroupEffects;
   #timer: { at: number; timer: Timer } | null = null;
   readonly #retention: Timer;
@@ -477,11 +479,16 @@ export class GroupCoordinator {
       const shard = new GroupShard(partition, clock);
       await shard.load(settings, this.#effects);
       this.#loaded.set(index, shard);
+      this.#loadFailures.delete(index);
       events.emit('groupsLoaded', { partition: index, groups: shard.held.size });
       for (const { group } of shard.held.values()) this.#arm(group);
       return shard;
     } catch (error) {
-      events.emit('backgroundFailed', { task: `loading the groups of partition ${index}`, error });
+      // It is tried again as long as somebody asks; one word for each cause is enough.
+      const reason = String(error);
+      if (this.#loadFailures.get(index) !== reason)
+        events.emit('backgroundFailed', { task: `loading the groups of partition ${index}`, error });
+      this.#loadFailures.set(index, reason);
       return null;
     }
   }

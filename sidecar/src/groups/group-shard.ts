@@ -16,8 +16,8 @@ import { readGroupRecord, type GroupRecord } from './group-records.ts';
 export interface OffsetsPartition {
   /** Resolves with null when the batch is committed, else with the name of the error. */
   append(batch: Buffer): Promise<ErrorName | null>;
-  /** Everything from the log start to the high watermark. */
-  readAll(): AsyncIterable<RecordBatch>;
+  /** Everything from the log start to the high watermark. Rejects where any of it is not what was written. */
+  readAll(take: (batch: RecordBatch) => void): Promise<void>;
 }
 
 export interface HeldGroup {
@@ -49,11 +49,8 @@ export class GroupShard {
   async load(rules: GroupRules, effects: GroupEffects): Promise<void> {
     const groups = new Map<string, GroupRecord & { kind: 'group' }>();
     const offsets = new Map<string, CommittedOffsets>();
-    for await (const batch of this.#partition.readAll()) {
-      if (batch.isControl) continue;
-      for (const stored of decodeRecords(batch)) {
-        const record = readable(stored);
-        if (record === null) continue;
+    await this.#partition.readAll((batch) => {
+      for (const record of groupRecordsOf(batch)) {
         if (record.kind === 'group') {
           groups.set(record.group, record);
           continue;
@@ -63,7 +60,7 @@ export class GroupShard {
         if (record.offset === null) of.delete(record.topic, record.partition);
         else of.set(record.topic, record.partition, record.offset);
       }
-    }
+    });
     const now = this.#clock.now();
     for (const id of new Set([...groups.keys(), ...offsets.keys()])) {
       const group = new ClassicGroup(id, now, rules, effects);
@@ -105,6 +102,14 @@ export class GroupShard {
       const errors = await Promise.all(appended.slice(first, last + 1));
       written(errors.find((error) => error !== null) ?? null);
     }
+  }
+}
+
+function* groupRecordsOf(batch: RecordBatch): Generator<GroupRecord> {
+  if (batch.isControl) return;
+  for (const stored of decodeRecords(batch)) {
+    const record = readable(stored);
+    if (record !== null) yield record;
   }
 }
 

@@ -1,15 +1,12 @@
-import { RecordBatch, type ByteSpan, type ErrorName } from '@rookery/wire';
+import { RecordBatch, type ErrorName } from '@rookery/wire';
 import { TopicRefused, type Topics } from '../cluster/topics.ts';
 import { AppendRefused } from '../log/append-checks.ts';
 import { NotServed, type Partition } from '../replication/partition.ts';
 import type { ReplicaManager } from '../replication/replica-manager.ts';
-import type { FileRegion } from '../vfs/file-region.ts';
 import type { OffsetsPartition } from './group-shard.ts';
 
 export const offsetsTopic = '__consumer_offsets';
 
-/** Bytes read at once while a partition is loaded. */
-const readBytes = 1024 * 1024;
 const allInSyncReplicas = -1;
 
 /** `__consumer_offsets` as the coordinator needs it: made with the first group, read whole, appended to. */
@@ -31,7 +28,10 @@ export class OffsetsTopic {
     }
     if (partition === null || !partition.role.isLeader) return null;
     const led = partition;
-    return { append: (batch) => append(led, batch), readAll: () => readAll(led) };
+    return {
+      append: (batch) => append(led, batch),
+      readAll: (take) => led.log.readChecked(led.highWatermark, take),
+    };
   }
 
   async #make(): Promise<void> {
@@ -55,36 +55,4 @@ function append(partition: Partition, batch: Buffer): Promise<ErrorName | null> 
       else reject(error as Error);
     }
   });
-}
-
-async function* readAll(partition: Partition): AsyncGenerator<RecordBatch> {
-  let offset = partition.log.logStartOffset;
-  const end = partition.highWatermark;
-  while (offset < end) {
-    const { spans } = partition.read({
-      offset,
-      maxBytes: readBytes,
-      atLeastOne: true,
-      currentLeaderEpoch: -1,
-    });
-    const bytes = Buffer.concat(spans.map(take));
-    let position = 0;
-    // The last batch may be cut by the size of the read; the next read begins with it.
-    for (let batch = RecordBatch.read(bytes, 0); batch !== null; batch = RecordBatch.read(bytes, position)) {
-      yield batch;
-      position += batch.sizeInBytes;
-      offset = batch.nextOffset;
-    }
-    if (position === 0) return;
-  }
-}
-
-function take(span: ByteSpan): Buffer {
-  if (span instanceof Uint8Array) return span as Buffer;
-  const region = span as FileRegion;
-  try {
-    return region.readNow();
-  } finally {
-    region.release();
-  }
 }

@@ -150,7 +150,10 @@ class Check {
   #segment(base: number, expected: number, nextBase: number | null): number {
     const { mayHaveHoles, recoveryPoint } = this.#expected;
     if (base !== expected && !(mayHaveHoles && base > expected)) this.#gap(base, expected);
-    const holesUpTo = mayHaveHoles ? Infinity : (this.#expected.logStartOffset ?? 0);
+    // The active segment is never compacted, so a batch behind a hole of it has moved past the end.
+    const isKnownEnd = nextBase === null && (recoveryPoint ?? 0) > 0;
+    const compacted = isKnownEnd ? recoveryPoint! - 1 : Infinity;
+    const holesUpTo = Math.max(mayHaveHoles ? compacted : 0, this.#expected.logStartOffset ?? 0);
     const log = this.#fs.open(this.#path(base), 'read');
     const first = this.#batches.length;
     let nextOffset = base;

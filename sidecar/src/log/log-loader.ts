@@ -223,7 +223,12 @@ class Loading {
 
   /** How the offsets of a segment may follow one another. */
   #orderIn(index: number): { readonly holesUpTo: number; readonly limit: number | undefined } {
-    return { holesUpTo: this.#holesUpTo, limit: this.#segments.at(index + 1)?.baseOffset };
+    const { isMarked, recoveryPoint } = this.#checkpointed;
+    const limit = this.#segments.at(index + 1)?.baseOffset;
+    // The active segment is never compacted; after an orderly stop a batch behind a hole of it has moved past the end.
+    const isKnownEnd = limit === undefined && isMarked && typeof recoveryPoint === 'number';
+    const holesUpTo = isKnownEnd ? Math.max(this.#logStartOffset, recoveryPoint - 1) : Infinity;
+    return { holesUpTo: Math.min(this.#holesUpTo, holesUpTo), limit };
   }
 
   #placeOf({ nextOffset }: Look): Place {

@@ -687,6 +687,46 @@ export class PartitionLog {
   }
 
   /**
+   * Every batch below an offset, checked: for who takes them for the truth about something else. Read on the pool, a
+   * piece at a time.
+   * @throws Quarantined where one is not what was written
+   */
+  async readChecked(endOffset: number, take: (batch: RecordBatch) => void): Promise<void> {
+    let offset = this.#logStartOffset;
+    while (offset < endOffset) {
+      if (this.#rot !== null) throw new Quarantined(this.name, this.#rot);
+      const index = this.#segments.floor(offset);
+      const segment = this.#segments.at(index)!;
+      const limit = this.#segments.at(index + 1)?.baseOffset;
+      const { baseOffset: expected } = segment;
+      const until = this.#durability.writtenSizeOf(segment);
+      const from = offset;
+      let read: RecordBatch[] = [];
+      const scanned = await scan(
+        segment.log,
+        {
+          ...{ from: 0, expected, until, holesUpTo: this.#holesUpTo, limit },
+          note: (batch) =>
+            void (batch.lastOffset >= from && batch.baseOffset < endOffset && read.push(batch)),
+        },
+        async () => {
+          for (const batch of read) take(batch);
+          read = [];
+          return true;
+        },
+      );
+      const { position, nextOffset, damage: reason } = scanned!;
+      if (reason !== null) {
+        const rot = { segment: expected, position, offset: nextOffset, reason };
+        this.condemn(rot);
+        throw new Quarantined(this.name, rot);
+      }
+      // Compaction may have put another one in its place meanwhile, but not before this offset.
+      offset = limit ?? endOffset;
+    }
+  }
+
+  /**
    * Reads every closed segment and checks its batches; rot that it meets takes the log out of service there. Indexes
    * that say something else than they do are made again.
    * @param pause told how much was read; false ends the reading

@@ -2,8 +2,11 @@ import { hash } from 'node:crypto';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { errorName, offsetCommit, offsetFetch } from '@rookery/wire';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { output } from '../../support/finished-process.ts';
 import { WireConnection } from '../../support/wire-connection.ts';
 import { Ledger } from './ledger.ts';
 
@@ -107,6 +110,92 @@ test('a segment that was cut short takes the partition out of service', async ()
     expect(await new Ledger('orders', {}).write(connection)).toBe('KAFKA_STORAGE_ERROR');
   });
 });
+
+describe('a changed byte in the log of the groups', () => {
+  test.each([
+    ['base offset', 7],
+    ['batch length', 11],
+    ['magic', 16],
+    ['attributes', 22],
+    ['payload', 90],
+  ])(
+    'at the %s takes the groups of that partition out of service and no others, until it is repaired',
+    async (_, at) => {
+      const home = `${place}/groups-${copies++}`;
+      const settings = { 'offsets.topic.num.partitions': 2 };
+      const committed = { left: 17, right: 23 };
+      const first = await startSidecar({ dataDir: home, settings });
+      const connection = await WireConnection.open(first.kafka);
+      await orders.create(connection);
+      for (const offset of [0, committed.left]) await commit(connection, 'left', offset);
+      for (const offset of [0, committed.right]) await commit(connection, 'right', offset);
+      connection.close();
+      await first.stop();
+      const { file, position } = batchesOf(home, 'left').at(-1)!;
+      writeFileSync(file, flip(position + at)(readFileSync(file)));
+
+      const sick = await startSidecar({ dataDir: home, settings });
+      const asking = await WireConnection.open(sick.kafka);
+      expect(await committedOf(asking, 'left')).toBe('COORDINATOR_NOT_AVAILABLE');
+      expect(await committedOf(asking, 'right')).toBe(committed.right);
+      asking.close();
+      await sick.stop();
+
+      const launcher = fileURLToPath(new URL('../../../sidecar/bin/rookery', import.meta.url));
+      const partition = file.slice(0, file.lastIndexOf('/'));
+      await output(launcher, ['log', 'repair', partition, '--skip-batch']);
+      const mended = await startSidecar({ dataDir: home, settings });
+      const again = await WireConnection.open(mended.kafka);
+      // The newest commit is what was lost; the one before it is known again.
+      expect(await committedOf(again, 'left')).toBe(0);
+      expect(await committedOf(again, 'right')).toBe(committed.right);
+      again.close();
+      await mended.stop();
+    },
+  );
+});
+
+async function commit(connection: WireConnection, groupId: string, committedOffset: number): Promise<void> {
+  const partitions = [
+    { partitionIndex: 0, committedOffset, committedLeaderEpoch: -1, committedMetadata: '' },
+  ];
+  const asked = {
+    groupId,
+    generationIdOrMemberEpoch: -1,
+    memberId: '',
+    topics: [{ name: 'orders', partitions }],
+  };
+  for (;;) {
+    const { topics } = await connection.ask(offsetCommit, 7, asked);
+    const error = errorName(topics[0]!.partitions[0]!.errorCode);
+    if (error === 'NONE') return;
+    expect(error).toBe('COORDINATOR_NOT_AVAILABLE');
+  }
+}
+
+/** The offset that a group has committed, or why it cannot be told. */
+async function committedOf(connection: WireConnection, groupId: string): Promise<number | string> {
+  const topics = [{ name: 'orders', partitionIndexes: [0] }];
+  const answer = await connection.ask(offsetFetch, 7, { groupId, topics, requireStable: false });
+  return answer.errorCode === 0
+    ? answer.topics[0]!.partitions[0]!.committedOffset
+    : errorName(answer.errorCode);
+}
+
+/** The batches of the group's partition of `__consumer_offsets` that name it. */
+function batchesOf(dataDir: string, group: string): { file: string; position: number }[] {
+  const found: { file: string; position: number }[] = [];
+  for (const directory of readdirSync(dataDir).filter((name) => name.startsWith('__consumer_offsets-'))) {
+    const file = `${dataDir}/${directory}/00000000000000000000.log`;
+    const bytes = readFileSync(file);
+    for (let position = 0; position < bytes.length;) {
+      const sizeInBytes = 12 + bytes.readInt32BE(position + 8);
+      if (bytes.subarray(position, position + sizeInBytes).includes(group)) found.push({ file, position });
+      position += sizeInBytes;
+    }
+  }
+  return found;
+}
 
 const zeros = (bytes: Buffer): Buffer => bytes.fill(0);
 const noise = (bytes: Buffer): Buffer => bytes.fill(0xa5);
