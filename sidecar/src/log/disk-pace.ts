@@ -1,5 +1,8 @@
-/** What took longer has held up the loop: the kernel makes us wait for the disk. */
-const stallMs = 8;
+/**
+ * What took longer has held up the loop: the kernel makes us wait for the disk. Not less, because on a busy host a
+ * process loses its core for several milliseconds, and then a hop to the pool makes it lose more.
+ */
+const stallMs = 25;
 /** How long after a stall the pool does the work. */
 const cautiousMs = 1_000;
 

@@ -75,7 +75,7 @@ describe('what an acknowledgement covers', () => {
     await settle();
     clock.advance(50);
     fs.failWhen(({ name }) => {
-      if (name === 'sync') clock.advance(9);
+      if (name === 'sync') clock.advance(26);
       return null;
     });
     append(orders, 'b');
