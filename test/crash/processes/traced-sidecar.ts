@@ -20,7 +20,8 @@ const main = join(dirname(createRequire(import.meta.url).resolve('@rookery/sidec
 
 /**
  * A sidecar under strace, which does to its system calls what it is told. Counts of calls are kept for each
- * thread, so the pool has a single one: then the n-th sync is always the same.
+ * thread, so the pool has a single one: then its n-th sync is always the same. The loop, which syncs a log that is
+ * written alone, has a count of its own.
  *
  * @param strace what is done, e.g. `['-e', 'inject=fdatasync:error=EIO:when=2']`, and with `-o` where it is told
  */
