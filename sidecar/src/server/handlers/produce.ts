@@ -15,7 +15,7 @@ import type { Appended } from '../../log/partition-log.ts';
 import { NotServed, type Partition } from '../../replication/partition.ts';
 import type { ReplicaManager } from '../../replication/replica-manager.ts';
 import { isSystemError } from '../../vfs/file-system.ts';
-import { Deadlines } from '../deadlines.ts';
+import { Deadlines, type Deadline } from '../deadlines.ts';
 import { FrameRefused } from '../frame-refused.ts';
 import { handler, type Answer, type Call, type Handler } from '../handler.ts';
 
@@ -66,7 +66,7 @@ class Appending {
   #isSpent = true;
   #pending = 1;
   readonly #deadlines: Deadlines;
-  readonly #missed = (): void => this.#expire();
+  #deadline: Deadline | null = null;
 
   constructor(
     deps: ProduceDeps,
@@ -99,7 +99,7 @@ class Appending {
     }
     this.#settle();
     // The promise is kept when the log answers, whatever the client's patience: only a stuck disk gets here.
-    if (this.#pending > 0) deadlines.add(request.timeoutMs, this.#missed);
+    if (this.#pending > 0) this.#deadline = deadlines.add(request.timeoutMs, () => this.#expire());
   }
 
   #append(
@@ -150,7 +150,7 @@ class Appending {
 
   #settle(): void {
     if (--this.#pending > 0) return;
-    this.#deadlines.met(this.#missed);
+    if (this.#deadline !== null) this.#deadlines.met(this.#deadline);
     this.#finish();
   }
 
