@@ -149,7 +149,9 @@ export function brokenClaims(machine: Machine, promises: readonly Promised[]): s
     } else if (promised.existence === 'gone') {
       say('it is there, and nobody made it');
     } else {
-      const claims = promised.isCompacted ? claimsOfCompacted : claimsOfWhole;
+      const served = promised.isCompacted ? claimsOfCompacted : claimsOfWhole;
+      // Of what is not served nothing else can be seen.
+      const claims = log.offlineReason === null ? served : [isOnline];
       for (const claim of claims) for (const what of claim(log, promised, machine)) say(what);
     }
   }

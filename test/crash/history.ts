@@ -43,6 +43,8 @@ export class History {
   readonly #config: LogConfig;
   existence: Existence = 'gone';
   leaderEpoch = 0;
+  /** Its end is being cut: a crash may leave what is cut off, or not. */
+  isBeingCut = false;
   #batches: KnownBatch[] = [];
   #killEnd = 0;
   #powerCutEnd = 0;
@@ -83,17 +85,28 @@ export class History {
     this.#start = Math.max(this.#start, offset);
   }
 
-  /** The log was cut at its end. */
+  /** The log is told to end before an offset: from now on nobody counts on what is behind the batch before it. */
+  truncating(offset: number): void {
+    const end = (this.#batches.findLast(({ lastOffset }) => lastOffset < offset)?.lastOffset ?? -1) + 1;
+    this.#killEnd = Math.min(this.#killEnd, end);
+    this.#powerCutEnd = Math.min(this.#powerCutEnd, end);
+    this.isBeingCut = true;
+  }
+
+  /** The log was cut at its end, and what was cut off never comes back. */
   truncated(logEndOffset: number): void {
     this.#batches = this.#batches.filter(({ lastOffset }) => lastOffset < logEndOffset);
     this.#killEnd = Math.min(this.#killEnd, logEndOffset);
     this.#powerCutEnd = Math.min(this.#powerCutEnd, logEndOffset);
+    this.isBeingCut = false;
   }
 
   /** Notes what the log says now. */
   listen(log: PartitionLog): void {
     const { durableEndOffset, recoveryPoint, logStartOffset } = log;
     this.#startMax = Math.max(this.#startMax, logStartOffset);
+    // What it still says of its old end is no promise any more.
+    if (this.isBeingCut) return;
     this.#killEnd = Math.max(this.#killEnd, durableEndOffset);
     const isSynced = this.#config.flushMode === 'sync';
     this.#powerCutEnd = Math.max(this.#powerCutEnd, isSynced ? durableEndOffset : recoveryPoint);
@@ -102,8 +115,10 @@ export class History {
   promised(kind: CrashKind): Promised {
     const { topic, existence } = this;
     const { isCompacted } = this.#config;
-    const end = kind === 'kill' ? this.#killEnd : this.#powerCutEnd;
+    const acknowledged = kind === 'kill' ? this.#killEnd : this.#powerCutEnd;
     const [start, startMax] = [this.#start, this.#startMax];
+    // A log that was cut inside the batch of its start ends there, with nothing in front that could be lost.
+    const end = Math.min(acknowledged, Math.max(start, (this.#batches.at(-1)?.lastOffset ?? -1) + 1));
     return { topic, existence, isCompacted, batches: this.#batches, end, start, startMax };
   }
 
@@ -117,6 +132,7 @@ export class History {
     this.#batches = this.#batches.filter(({ lastOffset }) => lastOffset < log.logEndOffset);
     this.#startMax = log.logStartOffset;
     this.leaderEpoch = Math.max(this.leaderEpoch, log.latestEpoch);
+    this.isBeingCut = false;
     this.listen(log);
   }
 }

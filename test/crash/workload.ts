@@ -1,5 +1,6 @@
 import { Config } from '@rookery/sidecar/rooms/config';
 import type { LogConfig } from '@rookery/sidecar/rooms/log-config';
+import type { PartitionLog } from '@rookery/sidecar/rooms/log/partition-log';
 import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { MemoryFileSystem } from '@rookery/sidecar/rooms/vfs/memory';
 import { loseSome } from '@rookery/sidecar/rooms/vfs/power-cut';
@@ -60,6 +61,7 @@ const steps = [
   ['retain', 3],
   ['deleteRecords', 2],
   ['compact', 4],
+  ['truncate', 3],
   ['restart', 1],
   ['kill', 2],
   ['losePower', 1],
@@ -105,7 +107,7 @@ export class Workload {
   append(): void {
     const history = this.#random.pick(this.histories);
     const log = this.machine.log(history.topic);
-    if (log === undefined || log.offlineReason !== null) return;
+    if (log === undefined || log.offlineReason !== null || history.isBeingCut) return;
     const isNumbered = this.#random.below(2) === 0;
     const batches = isNumbered
       ? [this.#batch(history, 7 + this.#random.below(2))]
@@ -127,13 +129,17 @@ export class Workload {
   }
 
   roll(): void {
-    this.machine.log(this.#random.pick(this.histories).topic)?.roll();
+    const history = this.#random.pick(this.histories);
+    if (!history.isBeingCut) this.machine.log(history.topic)?.roll();
   }
 
   newEpoch(): void {
     const history = this.#random.pick(this.histories);
     const log = this.machine.log(history.topic);
-    if (log === undefined) return;
+    if (log !== undefined && !history.isBeingCut) this.#lead(history, log);
+  }
+
+  #lead(history: History, log: PartitionLog): void {
     history.leaderEpoch++;
     log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
   }
@@ -159,6 +165,26 @@ export class Workload {
     log.deleteBefore(offset).then(
       () => history.deletedBefore(offset),
       // The log was closed meanwhile: nobody was told anything.
+      () => {},
+    );
+  }
+
+  /** The end is cut, as that of a follower whose leader has other records there; then another one leads. */
+  truncate(): void {
+    const history = this.#random.pick(this.histories);
+    const log = this.machine.log(history.topic);
+    if (log === undefined || log.offlineReason !== null || history.isBeingCut) return;
+    // What is agreed on may have been compacted, and is never cut.
+    const from = log.config.isCompacted ? log.highWatermark : log.logStartOffset;
+    const offset = from + this.#random.below(1 + log.logEndOffset - from);
+    history.truncating(Math.max(offset, log.logStartOffset));
+    log.truncateTo(offset).then(
+      () => {
+        if (this.machine.log(history.topic) !== log) return;
+        history.truncated(log.logEndOffset);
+        this.#lead(history, log);
+      },
+      // The log was closed meanwhile.
       () => {},
     );
   }

@@ -82,6 +82,8 @@ export class Durability {
   #written: End;
   #durable: End;
   #recoveryPoint: number;
+  /** The log is about to be cut here, so no sync of what is behind counts. */
+  #cutOffset = Infinity;
   readonly #unsynced = new Set<Segment>();
   /** Segments that were sealed and whose indexes are not synced: after that they are never looked at again. */
   readonly #sealed = new Set<Segment>();
@@ -96,6 +98,8 @@ export class Durability {
   #hasChanged: boolean;
   #writing: Promise<void> | null = null;
   #isSyncing = false;
+  /** Told when the sync under way has ended. */
+  readonly #whenSynced: (() => void)[] = [];
   #isStopped = false;
 
   constructor(deps: DurabilityDeps, recovered: Recovered) {
@@ -176,9 +180,29 @@ export class Durability {
     }
   }
 
+  /** Nothing waits to be written, and nothing is on its way to the disk. */
+  get isQuiet(): boolean {
+    return this.#waiting.length === 0 && this.#writing === null && !this.#isSyncing;
+  }
+
+  /** Writes what waits, and waits for what is on its way: a sync that ends later would speak of an end that is gone. */
+  async quiet(): Promise<void> {
+    while (!this.isQuiet && !this.#isStopped) {
+      await this.write();
+      if (this.#isSyncing) await new Promise<void>((resolve) => this.#whenSynced.push(resolve));
+    }
+  }
+
+  /** The recovery point does not pass an offset until the log is cut there, or is not to be cut any more. */
+  willCut(offset: number): void {
+    this.#cutOffset = offset;
+    this.#recoveryPoint = Math.min(this.#recoveryPoint, offset);
+  }
+
   /** The log was cut: it ends here now, and what stood behind was never written. Nothing may wait when this is called. */
   cut(to: End): void {
-    assert(this.#waiting.length === 0 && this.#writing === null, 'nothing waits while the log is cut');
+    assert(this.isQuiet, 'nothing waits while the log is cut');
+    this.#cutOffset = Infinity;
     this.#appended = this.#written = to;
     this.#hasChanged = true;
     if (this.#durable.offset >= to.offset) this.#durable = to;
@@ -273,9 +297,14 @@ export class Durability {
       this.#isSyncing = false;
       this.#deps.tail.synced(this.#syncingBytes);
       this.#syncingBytes = 0;
+      for (const tell of this.#whenSynced.splice(0)) tell();
     }
     if (this.#isStopped) return;
-    this.#recoveryPoint = Math.max(this.#recoveryPoint, upTo.offset);
+    this.#synced(upTo);
+  }
+
+  #synced(upTo: End): void {
+    this.#recoveryPoint = Math.max(this.#recoveryPoint, Math.min(upTo.offset, this.#cutOffset));
     this.#moveDurable(upTo);
   }
 
@@ -298,8 +327,7 @@ export class Durability {
     this.#unsynced.clear();
     this.#deps.tail.synced(this.#unsyncedBytes);
     this.#unsyncedBytes = this.#unsyncedRecords = 0;
-    this.#recoveryPoint = upTo.offset;
-    this.#moveDurable(upTo);
+    this.#synced(upTo);
     return true;
   }
 
@@ -317,8 +345,7 @@ export class Durability {
     if (this.#snapshotOffset !== this.#written.offset) this.#takeSnapshot(false);
     await this.#writeSnapshots(this.#written.offset);
     if (this.#isStopped) return;
-    this.#recoveryPoint = this.#written.offset;
-    this.#moveDurable(this.#written);
+    this.#synced(this.#written);
   }
 
   /** Nothing more is written or synced; what waits is dropped, as if it had never come. */

@@ -179,8 +179,21 @@ class Loading {
     const synced = { recoveryPoint, unsynced: [], sealed: [], hasNewFiles: this.#isNew || hasStartedAnew };
     if (isMarked) return { ...opened, ...synced, recoveryPoint: end.offset };
     const scanned = this.#segments.all().slice(hasStartedAnew ? 0 : this.#firstToScan);
-    if (!isCut && recoveryPoint === end.offset && scanned.length === 1) return { ...opened, ...synced };
+    if (!isCut && recoveryPoint === end.offset && scanned.length === 1) {
+      if (this.#checkpointed.isSameBoot) this.#settleCut();
+      return { ...opened, ...synced };
+    }
     return { ...opened, ...this.#makeDurable(scanned, recoveryPoint, end.offset) };
+  }
+
+  /**
+   * The process may have been killed while it cut the log, which ends as it should because the page cache says so. A
+   * power cut must not bring back what was cut off. Where nothing was, there is nothing to write, and this is quick.
+   */
+  #settleCut(): void {
+    const { fs, directory } = this.#deps;
+    this.#segments.active.log.syncNow();
+    fs.syncDirectoryNow(directory);
   }
 
   /** Nothing is touched: the segments stay as they are, and readers get what stands before the place. */

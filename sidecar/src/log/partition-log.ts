@@ -437,17 +437,19 @@ export class PartitionLog {
   }
 
   async #advanceStart(offset: number, reason: RetentionReason): Promise<void> {
-    this.#logStartOffset = Math.max(this.#logStartOffset, offset);
+    const start = Math.max(this.#logStartOffset, offset);
+    this.#logStartOffset = start;
     // Also when the start has not moved now: the time before, the disk may have refused to keep it.
     await this.#deps.checkpoints.starts();
     if (this.#isClosed) return;
-    // Not before the start is on disk: after a crash the log might begin where it did, without its epochs.
-    this.#epochs.advanceStart(this.#logStartOffset);
-    if (this.#outlivedCount === 0) return;
+    // Not before the start is on disk: after a crash the log might begin where it did, without its epochs. Nor further
+    // than that, though somebody may have moved it on in memory.
+    this.#epochs.advanceStart(start);
+    if (this.#outlivedBefore(start) === 0) return;
     // The name of the segment that becomes the first must be durable before that of the first one goes.
     await this.#deps.fs.syncDirectory(this.directory);
     // Much may have happened meanwhile, so what goes is counted only now.
-    const count = this.#outlivedCount;
+    const count = this.#outlivedBefore(start);
     if (this.#isClosed || count === 0) return;
     const dropped = this.#segments.drop(count);
     this.#durability.forget(dropped);
@@ -461,11 +463,11 @@ export class PartitionLog {
     });
   }
 
-  /** How many segments are wholly before the log's start. */
-  get #outlivedCount(): number {
+  /** How many segments are wholly before an offset. */
+  #outlivedBefore(start: number): number {
     const segments = this.#segments.all();
     let count = 0;
-    while (count + 1 < segments.length && segments[count + 1]!.baseOffset <= this.#logStartOffset) count++;
+    while (count + 1 < segments.length && segments[count + 1]!.baseOffset <= start) count++;
     return count;
   }
 
@@ -540,22 +542,27 @@ export class PartitionLog {
     deps.events.emit('partitionQuarantined', { partition: this.name, ...rot });
   }
 
-  /** Cuts the log before the batch that holds the offset: what a follower has and its leader has not. */
+  /**
+   * Cuts the log before the batch that holds the offset: what a follower has and its leader has not. Nothing is
+   * appended until that is done.
+   */
   async truncateTo(offset: number): Promise<void> {
-    await this.#durability.write();
-    if (offset >= this.#logEndOffset) return;
-    const index = this.#segments.floor(offset);
-    const segment = this.#segments.at(index)!;
-    const batch = segment.find(offset, segment.sizeInBytes);
-    const position = batch?.position ?? segment.sizeInBytes;
-    // Not into a hole, and not before the start, which may be in the middle of a batch.
-    const cutAt = Math.max(Math.min(batch?.baseOffset ?? offset, offset), this.#logStartOffset);
-    const end = { offset: cutAt, segment, position };
+    await this.#durability.quiet();
+    if (offset >= this.#logEndOffset || this.#failure !== null) return;
+    // First, so that no restart misses what was cut off.
+    this.#durability.willCut(this.#placeOf(offset).baseOffset);
+    await this.#deps.checkpoints.recoveryPoints();
+    // Again and again, because retention may have rolled meanwhile, which is synced.
+    do await this.#durability.quiet();
+    while (!this.#durability.isQuiet && this.#failure === null);
+    if (this.#failure !== null) return;
+    const { segment, position, baseOffset } = this.#placeOf(offset);
+    // Not before the start, which may be in the middle of a batch.
+    const end = { offset: Math.max(baseOffset, this.#logStartOffset), segment, position };
+    const isShort = segment.endBefore(end) < end.offset;
     this.#durability.cut(end);
     this.#logEndOffset = end.offset;
     this.#highWatermark = Math.min(this.#highWatermark, end.offset);
-    await this.#deps.checkpoints.recoveryPoints();
-    const isShort = segment.endBefore(end) < cutAt;
     this.#cutFiles(end);
     // What was deleted or compacted before the end leaves no batch that tells where it is, so a name tells.
     if (isShort) {
@@ -570,6 +577,14 @@ export class PartitionLog {
       this.#fail(`a sync failed: ${(error as Error).message}`);
     }
     this.#epochs.truncateTo(end.offset);
+  }
+
+  /** Where the batch with the offset stands, or the first one behind it; not into a hole. */
+  #placeOf(offset: number): { segment: Segment; position: number; baseOffset: number } {
+    const segment = this.#segments.at(this.#segments.floor(offset))!;
+    const batch = segment.find(offset, segment.sizeInBytes);
+    const position = batch?.position ?? segment.sizeInBytes;
+    return { segment, position, baseOffset: Math.min(batch?.baseOffset ?? offset, offset) };
   }
 
   /** Brings files and producers back to an end that the log has had before. */
