@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { startSidecar } from '@rookery/testing';
@@ -63,7 +64,11 @@ test('its performance tools write and read through several segments, and its dum
   const batches = dumped.match(/^baseOffset: .*$/gm)!;
   expect(batches.filter((line) => !line.endsWith('isvalid: true'))).toEqual([]);
 
-  const indexes = segments.flatMap((log) => ['index', 'timeindex'].map((kind) => log.replace(/log$/, kind)));
+  // The index of an active segment is not there before it has an entry.
+  const indexes = segments
+    .flatMap((log) => ['index', 'timeindex'].map((kind) => log.replace(/log$/, kind)))
+    .filter((index) => existsSync(index));
+  expect(indexes.length).toBeGreaterThanOrEqual(2 * (segments.length - 2));
   const checked = await dump(indexes, ['--index-sanity-check']);
   expect(checked.match(/passed sanity check/g)).toHaveLength(indexes.length);
   const verified = await dump(indexes, ['--verify-index-only']);
