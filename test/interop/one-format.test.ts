@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from '@rookery/client';
@@ -107,39 +107,66 @@ async function accepted(dataDir: string, topic: string): Promise<void> {
   if (rest.length > 0) expect(await dump(rest)).not.toMatch(/Exception|corrupt/i);
 }
 
-test('what the sidecar has written, compacted and retained, Kafka accepts and serves', async () => {
-  const ours = await startSidecar({ dataDir: join(dir, 'ours'), settings });
-  await produceAtRandom(ours.kafka);
-  const segmentsOf = async (topic: string): Promise<number> =>
-    (await filesOf(ours.dataDir, topic)).filter((file) => file.endsWith('.log')).length;
-  await expect
-    .poll(() => segmentsOf('recent'), { timeout: 20_000 })
-    .toBeLessThan(await segmentsOf('to-none'));
-  // Thirty keys are left of some hundred records, once the cleaner has been there.
-  const linesOf = async (topic: string): Promise<number> =>
-    (await read(ours.kafka, topic)).split('\n').length;
-  await expect.poll(() => linesOf('latest'), { timeout: 20_000 }).toBeLessThan(200);
-  for (const topic of ['kept', 'to-gzip', 'to-zstd']) expect(await segmentsOf(topic)).toBeGreaterThan(1);
-  await ours.stop();
-  const again = await startSidecar({ dataDir: ours.dataDir, settings: { 'log.cleaner.enable': false } });
-  const names = Object.keys(topics);
-  const told = await readAll(again.kafka, names);
-  await again.stop();
-  for (const topic of names) await accepted(ours.dataDir, topic);
+test(
+  'what the sidecar has written, compacted and retained, Kafka accepts and serves',
+  { timeout: 300_000 },
+  async () => {
+    const ours = await startSidecar({ dataDir: join(dir, 'ours'), settings });
+    await produceAtRandom(ours.kafka);
+    const segmentsOf = async (topic: string): Promise<number> =>
+      (await filesOf(ours.dataDir, topic)).filter((file) => file.endsWith('.log')).length;
+    await expect
+      .poll(() => segmentsOf('recent'), { timeout: 20_000 })
+      .toBeLessThan(await segmentsOf('to-none'));
+    // Thirty keys are left of some hundred records, once the cleaner has been there.
+    const linesOf = async (topic: string): Promise<number> =>
+      (await read(ours.kafka, topic)).split('\n').length;
+    await expect.poll(() => linesOf('latest'), { timeout: 20_000 }).toBeLessThan(200);
+    for (const topic of ['kept', 'to-gzip', 'to-zstd']) expect(await segmentsOf(topic)).toBeGreaterThan(1);
+    await ours.stop();
+    const again = await startSidecar({ dataDir: ours.dataDir, settings: { 'log.cleaner.enable': false } });
+    const names = Object.keys(topics);
+    const told = await readAll(again.kafka, names);
+    await again.stop();
+    for (const topic of names) await accepted(ours.dataDir, topic);
 
-  const home = { dir: join(dir, 'kafka'), settings: { 'log.cleaner.enable': false } };
-  const made = await startKafka(home);
-  const client = new Client({ brokers: [made.address] });
-  await client.admin().createTopics(names.map((name) => ({ name, partitions: 1, configs: topics[name]! })));
-  await client.close();
-  await made.stop();
-  for (const topic of names) await swapIn(ours.dataDir, made.dataDir, topic);
-  const kafka = await startKafka(home);
-  expect(await readAll(kafka.address, names)).toEqual(told);
-  await kafka.stop();
-});
+    const home = { dir: join(dir, 'kafka'), settings: { 'log.cleaner.enable': false } };
+    const made = await startKafka(home);
+    const client = new Client({ brokers: [made.address] });
+    await client.admin().createTopics(names.map((name) => ({ name, partitions: 1, configs: topics[name]! })));
+    await client.close();
+    await made.stop();
+    for (const topic of names) await swapIn(ours.dataDir, made.dataDir, topic);
+    const before = await describedSnapshot(made.dataDir, 'kept');
+    const kafka = await startKafka(home);
+    expect(await readAll(kafka.address, names)).toEqual(told);
+    // One more record, so that Kafka writes down what it has read from our files.
+    await kcat(['-P', '-b', kafka.address, '-t', 'kept', '-p', '0'], 'more\n');
+    await kafka.stop();
+    expect(await describedSnapshot(made.dataDir, 'kept')).toEqual(before);
+    // It has begun epochs of its own behind those that it found.
+    for (const topic of names)
+      expect(await epochsOf(made.dataDir, topic)).toEqual(
+        expect.arrayContaining(await epochsOf(ours.dataDir, topic)),
+      );
+  },
+);
 
-test('what Kafka has written, transactions and all, is read here', async () => {
+async function epochsOf(dataDir: string, topic: string): Promise<string[]> {
+  const text = await readFile(join(dataDir, `${topic}-0`, 'leader-epoch-checkpoint'), 'utf8');
+  return text.trimEnd().split('\n').slice(2);
+}
+
+/** What Kafka's dump tool says of the producers in the newest snapshot of a partition. */
+async function describedSnapshot(dataDir: string, topic: string): Promise<string[]> {
+  const snapshots = (await filesOf(dataDir, topic)).filter((file) => file.endsWith('.snapshot')).sort();
+  const said = await kafkaTool('org.apache.kafka.tools.DumpLogSegments', ['--files', snapshots.at(-1)!]);
+  const lines = said.match(/^producerId: .*$/gm) ?? [];
+  expect(lines.length, said).toBeGreaterThan(0);
+  return lines.sort();
+}
+
+test('what Kafka has written, transactions and all, is read here', { timeout: 300_000 }, async () => {
   const home = {
     dir: join(dir, 'kafka'),
     settings: { ...settings, 'transaction.state.log.num.partitions': 1 },
@@ -177,4 +204,19 @@ test('what Kafka has written, transactions and all, is read here', async () => {
   const ours = await startSidecar({ dataDir, settings: { 'log.cleaner.enable': false } });
   expect(await readAll(ours.kafka, names)).toEqual(told);
   await ours.stop();
+
+  // Compacted here, with the aborted transactions in it, Kafka still accepts it, and its readers see the same.
+  const cleaning = await startSidecar({ dataDir, settings });
+  const compactedTo = (): Promise<string> => readFile(join(dataDir, 'cleaner-offset-checkpoint'), 'utf8');
+  await expect.poll(compactedTo, { timeout: 60_000 }).toMatch(/^latest 0 [1-9]/m);
+  await cleaning.stop();
+  expect((await filesOf(dataDir, 'latest')).filter((file) => file.endsWith('.txnindex'))).not.toEqual([]);
+  await accepted(dataDir, 'latest');
+  await swapIn(dataDir, again.dataDir, 'latest');
+  const back = await startKafka({ ...home, settings: { 'log.cleaner.enable': false } });
+  const asSeenThere = await read(back.address, 'latest');
+  await back.stop();
+  const kept = await startSidecar({ dataDir, settings: { 'log.cleaner.enable': false } });
+  expect(asSeenThere).toBe(await read(kept.kafka, 'latest'));
+  await kept.stop();
 });
