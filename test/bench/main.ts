@@ -20,7 +20,8 @@ ${Object.entries(suites)
   --size BYTES    of each record's value (200)
   --singles N     records of each run about latency (5000)
   --readers N     that read the same topic at once (8)
-  --gb N          through a broker before its memory is looked at, and in a log that shall be large (2)
+  --gb N          through a broker before its memory is looked at, and in logs that shall be large (2)
+  --partitions N  of a broker that has many (10000)
   --idle SECONDS  for how long idle brokers are watched (10)
   --json FILE     everything that was measured, each round's figure, with facts about the machine`;
 
@@ -36,6 +37,7 @@ const { values, positionals } = parseArgs({
     singles: { type: 'string', default: '5000' },
     readers: { type: 'string', default: '8' },
     gb: { type: 'string', default: '2' },
+    partitions: { type: 'string', default: '10000' },
     idle: { type: 'string', default: '10' },
     json: { type: 'string' },
     help: { type: 'boolean', default: false },
@@ -50,7 +52,9 @@ if (values.help || unknown !== undefined) {
   process.exit(unknown === undefined ? 0 : 2);
 }
 
-const number = (name: 'rounds' | 'records' | 'size' | 'singles' | 'readers' | 'gb' | 'idle'): number => {
+const number = (
+  name: 'rounds' | 'records' | 'size' | 'singles' | 'readers' | 'gb' | 'partitions' | 'idle',
+): number => {
   const value = Number(values[name]);
   if (!(value > 0)) throw new Error(`--${name} takes a number above 0, not '${values[name]}'`);
   return value;
@@ -66,6 +70,7 @@ const options: SuiteOptions = {
     singles: number('singles'),
     readers: number('readers'),
     bulkBytes: number('gb') * 1e9,
+    manyPartitions: number('partitions'),
     idleMs: number('idle') * 1_000,
   },
   progress: (text) => console.error(`  ${text}`),

@@ -9,6 +9,7 @@ import type { LoadGenerator } from './load-generator.ts';
 import { nestEndToEnd } from './nest.ts';
 import { ownClient } from './own-client.ts';
 import { profile, profileText } from './profile.ts';
+import { restart, type RestartFigure } from './restart.ts';
 import type { Sizes } from './sizes.ts';
 import { upkeepEffect } from './upkeep.ts';
 
@@ -66,6 +67,14 @@ export const suites: Readonly<Record<string, Suite>> = {
       return { text: medians(figures), figures };
     },
   },
+  restart: {
+    about:
+      'how soon a broker with large logs serves again, and one with many: after a kill and after an orderly stop',
+    async run(options) {
+      const figures = await restart(options);
+      return { text: besideDue(figures), figures };
+    },
+  },
   profile: {
     about: 'which functions of the sidecar spend the time, under each kind of load',
     async run(options) {
@@ -81,6 +90,15 @@ function medians(figures: readonly Figure[]): string {
     return [work, unit, shown(median(row.map(({ value }) => value)))];
   });
   return table(['work', 'unit', 'figure'], rows);
+}
+
+function besideDue(figures: readonly RestartFigure[]): string {
+  const rows = [...byRow(figures).values()].map((row) => {
+    const { work, unit } = row[0]!;
+    const { due } = row[0] as RestartFigure;
+    return [work, unit, shown(median(row.map(({ value }) => value))), due === null ? '' : `≤ ${shown(due)}`];
+  });
+  return table(['work', 'unit', 'figure', 'due'], rows);
 }
 
 /** @param named `tools`, `client`, or the path of a program */
