@@ -110,8 +110,15 @@ async function open(
     reserveBytes: config.int('disk.reserve.bytes'),
   });
   opened.push(() => space.stop());
-  const logConfig = (topic: TopicImage | undefined): LogConfig =>
-    config.logConfig(topic?.configs ?? {}, topic?.isInternal);
+  // One for all partitions of a topic, of which there may be thousands; the image has another object for a topic that
+  // has changed.
+  const logConfigs = new WeakMap<TopicImage, LogConfig>();
+  const logConfig = (topic: TopicImage | undefined): LogConfig => {
+    if (topic === undefined) return config.logConfig({});
+    const known = logConfigs.get(topic) ?? config.logConfig(topic.configs, topic.isInternal);
+    logConfigs.set(topic, known);
+    return known;
+  };
   const tails = new TailCache(config.long('tail.cache.bytes'));
   const cut = { tails: 0, bytes: 0 };
   events.on('tailTruncated', ({ bytes }) => {

@@ -113,18 +113,26 @@ export class History {
   }
 
   promised(kind: CrashKind): Promised {
-    const { topic, existence } = this;
+    const { topic } = this;
     const { isCompacted } = this.#config;
     const acknowledged = kind === 'kill' ? this.#killEnd : this.#powerCutEnd;
     const [start, startMax] = [this.#start, this.#startMax];
     // A log that was cut inside the batch of its start ends there, with nothing in front that could be lost.
     const end = Math.min(acknowledged, Math.max(start, (this.#batches.at(-1)?.lastOffset ?? -1) + 1));
+    const existence = kind === 'kill' ? this.existence : this.#existenceWithoutPower;
     return { topic, existence, isCompacted, batches: this.#batches, end, start, startMax };
   }
 
   /** The power is gone: what was only promised for a kill is not promised any more. */
   powerCut(): void {
+    this.existence = this.#existenceWithoutPower;
     this.#killEnd = this.#powerCutEnd;
+  }
+
+  /** A partition in which nothing was ever safe may go with the power, and is made again by whoever leads it. */
+  get #existenceWithoutPower(): Existence {
+    const isEmpty = this.#powerCutEnd === 0 && this.#start === 0;
+    return this.existence === 'there' && isEmpty ? 'unsure' : this.existence;
   }
 
   /** The log lives on from what a crash left of it. */

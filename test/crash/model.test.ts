@@ -64,10 +64,13 @@ class Real {
     await work;
   }
 
-  boot(disk: MemoryFileSystem): void {
+  boot(disk: MemoryFileSystem, { leaderEpoch }: History): void {
     const now = this.machine.clock.now();
     this.machine = new Machine(disk, () => this.#config, new ManualClock({ now }));
-    this.log.onDurable = () => {};
+    const log = this.machine.log(topic) ?? this.machine.create(topic);
+    // Whoever leads says so at every start.
+    log.assignLeaderEpoch(leaderEpoch, log.logEndOffset);
+    log.onDurable = () => {};
   }
 }
 
@@ -147,9 +150,9 @@ const others = fc.constantFrom(
     history.leaderEpoch++;
     log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
   }),
-  step('restart', async (_, real) => real.boot(await real.machine.stop())),
-  step('kill', (_, real) => real.boot(real.machine.kill())),
-  step('lose power', (_, real) => real.boot(real.machine.losePower(loseUnsynced))),
+  step('restart', async (history, real) => real.boot(await real.machine.stop(), history)),
+  step('kill', (history, real) => real.boot(real.machine.kill(), history)),
+  step('lose power', (history, real) => real.boot(real.machine.losePower(loseUnsynced), history)),
 );
 
 const steps = fc.commands([append, append, append, truncate, deleteBefore, passTime, others, others], {

@@ -213,6 +213,13 @@ export class Workload {
     this.histories[index] = this.#historyOf(history.topic);
   }
 
+  /** The topic is there although its partition is not, or nobody knows any more whose it is. */
+  #makeAgain(history: History): PartitionLog {
+    const log = this.machine.create(history.topic);
+    history.existence = 'there';
+    return log;
+  }
+
   #historyOf(topic: string): History {
     return new History(topic, configOf(topic), this.#options.believes);
   }
@@ -259,13 +266,16 @@ export class Workload {
     this.#now = this.machine.clock.now();
     this.machine.disk.beforeOperation = null;
     this.#running = null;
+    const there = new Set(this.histories.filter(({ existence }) => existence === 'there'));
     if (kind === 'power cut') for (const history of this.histories) history.powerCut();
     this.#boot(disk);
     const broken = brokenClaims(this.machine, promises);
     if (broken.length > 0) throw new BrokenPromise(`after a ${kind} of the life itself`, disk, broken);
     for (const history of this.histories) {
-      const log = this.machine.log(history.topic);
+      const found = this.machine.log(history.topic);
+      const log = found === undefined && there.has(history) ? this.#makeAgain(history) : found;
       if (log === undefined) continue;
+      if (there.has(history)) history.existence = 'there';
       history.recovered(log);
       // Whoever leads says so at every start.
       log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);

@@ -2,6 +2,7 @@ import type { RecordBatch } from '@rookery/wire';
 import { assert } from '../invariant.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
+import { syncNamesNow } from './partition-directory.ts';
 import { snapshotPath, writeSnapshot } from './producer-snapshot.ts';
 import type { Segment } from './segment.ts';
 import type { UnsyncedTail } from './unsynced-tail.ts';
@@ -16,6 +17,8 @@ export interface End {
 export interface DurabilityDeps {
   readonly fs: FileSystem;
   readonly directory: string;
+  /** Makes the names of the log's files durable, and that of its directory. */
+  readonly syncNames: () => Promise<void>;
   readonly tail: UnsyncedTail;
   readonly config: () => LogConfig;
   /** The producer state of this moment, as bytes. */
@@ -38,6 +41,8 @@ export interface Recovered {
   readonly sealed: readonly Segment[];
   /** Files were made whose names are not durable yet. */
   readonly hasNewFiles: boolean;
+  /** Nobody knows that the names of the files, from the first on, are durable. */
+  readonly isNameless: boolean;
   /** The newest snapshot of the producer state. */
   readonly snapshotOffset: number;
 }
@@ -88,6 +93,7 @@ export class Durability {
   /** Segments that were sealed and whose indexes are not synced: after that they are never looked at again. */
   readonly #sealed = new Set<Segment>();
   #hasNewFiles: boolean;
+  #isNameless: boolean;
   #snapshots: Snapshot[] = [];
   #snapshotOffset: number;
   #passingSnapshot: number | null = null;
@@ -109,6 +115,7 @@ export class Durability {
     for (const segment of recovered.unsynced) this.#unsynced.add(segment);
     for (const segment of recovered.sealed) this.#sealed.add(segment);
     this.#hasNewFiles = this.#hasChanged = recovered.hasNewFiles;
+    this.#isNameless = recovered.isNameless;
     this.#snapshotOffset = recovered.snapshotOffset;
   }
 
@@ -277,7 +284,7 @@ export class Durability {
     if (this.#isSnapshotDue && upTo === this.#appended) this.#takeSnapshot(true);
     const unsynced = [...this.#unsynced];
     const sealed = [...this.#sealed].filter(({ baseOffset }) => baseOffset < upTo.segment.baseOffset);
-    const hasNewFiles = this.#hasNewFiles;
+    const hasNewFiles = this.#hasNewFiles || this.#isNameless;
     this.#unsynced.clear();
     for (const segment of sealed) this.#sealed.delete(segment);
     this.#hasNewFiles = false;
@@ -288,7 +295,7 @@ export class Durability {
         ...unsynced.map((segment) => segment.log.sync()),
         ...sealed.map((segment) => segment.syncIndexes()),
       ]);
-      if (hasNewFiles) await this.#deps.fs.syncDirectory(this.#deps.directory);
+      if (hasNewFiles) await this.#syncNames();
       await this.#writeSnapshots(upTo.offset);
       for (const segment of sealed) segment.rest();
     } catch (error) {
@@ -313,7 +320,7 @@ export class Durability {
    * @returns false when there is more: then nothing was done
    */
   syncNow(): boolean {
-    if (this.#isSyncing || this.#isStopped || this.#hasNewFiles) return false;
+    if (this.#isSyncing || this.#isStopped || this.#hasNewFiles || this.#isNameless) return false;
     if (this.#unsynced.size > 1 || !this.#unsynced.has(this.#written.segment)) return false;
     if (this.#sealed.size > 0) return false;
     if (this.#snapshots.length > 0 || this.#isSnapshotDue) return false;
@@ -341,7 +348,7 @@ export class Durability {
     const { segment } = this.#written;
     await Promise.all([...this.#unsynced, segment].map(({ log }) => log.sync()));
     await Promise.all([...this.#sealed, segment].map((each) => each.syncIndexes()));
-    await this.#deps.fs.syncDirectory(this.#deps.directory);
+    await this.#syncNames();
     if (this.#snapshotOffset !== this.#written.offset) this.#takeSnapshot(false);
     await this.#writeSnapshots(this.#written.offset);
     if (this.#isStopped) return;
@@ -354,6 +361,28 @@ export class Durability {
     this.#waiting = [];
     this.#deps.tail.synced(this.#unsyncedBytes);
     this.#unsyncedBytes = 0;
+  }
+
+  /** Before the log's start moves: that is kept elsewhere, and must not be known of a log that is not. */
+  async name(): Promise<void> {
+    if (this.#isNameless) await this.#syncNames();
+  }
+
+  /** Before a second segment begins: after a power cut it must not be there without the first. */
+  nameNow(): void {
+    if (!this.#isNameless) return;
+    try {
+      syncNamesNow(this.#deps.fs, this.#deps.directory);
+    } catch (error) {
+      this.#fail(`a sync failed: ${(error as Error).message}`);
+      throw error;
+    }
+  }
+
+  async #syncNames(): Promise<void> {
+    if (this.#isNameless) await this.#deps.syncNames();
+    else await this.#deps.fs.syncDirectory(this.#deps.directory);
+    this.#isNameless = false;
   }
 
   #takeSnapshot(isPassing: boolean): void {

@@ -1,4 +1,4 @@
-import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
+import { readFile, replaceNow, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
 
 export interface EpochStart {
   readonly epoch: number;
@@ -28,15 +28,20 @@ export class LeaderEpochs {
     return this.#starts.at(-1)?.epoch ?? -1;
   }
 
-  /** Durable before it returns: no batch of an epoch may be on disk without the epoch's beginning. */
+  /**
+   * Durable before it returns: no batch of an epoch may be on disk without the epoch's beginning. But for the first
+   * one of a log that is new: that becomes durable with the names of its files.
+   */
   assign(epoch: number, startOffset: number): void {
     if (epoch <= this.latest) return;
+    const isFirst = this.#starts.length === 0 && startOffset === 0;
     // An epoch in which nothing was written has no offsets: the next one begins in its place.
     this.#starts = [
       ...this.#starts.filter((start) => start.startOffset < startOffset),
       { epoch, startOffset },
     ];
-    this.#write();
+    if (isFirst) replaceNow(this.#fs, this.#path, this.#encoded());
+    else this.#write();
   }
 
   /** Whether it is known in which epoch an offset was written. */
@@ -86,8 +91,12 @@ export class LeaderEpochs {
   }
 
   #write(): void {
+    writeAtomicallyNow(this.#fs, this.#path, this.#encoded());
+  }
+
+  #encoded(): Buffer {
     const lines = this.#starts.map(({ epoch, startOffset }) => `${epoch} ${startOffset}\n`);
-    writeAtomicallyNow(this.#fs, this.#path, Buffer.from(`0\n${lines.length}\n${lines.join('')}`));
+    return Buffer.from(`0\n${lines.length}\n${lines.join('')}`);
   }
 }
 

@@ -4,6 +4,7 @@ import type { FileSystem } from '../vfs/file-system.ts';
 import type { Recovered } from './durability.ts';
 import type { LeaderEpochs } from './leader-epochs.ts';
 import { OffsetOrder } from './offset-order.ts';
+import { syncNamesNow } from './partition-directory.ts';
 import { recoverProducers } from './producer-recovery.ts';
 import type { ProducerState } from './producer-state.ts';
 import {
@@ -141,7 +142,10 @@ class Loading {
     // The first one's name is durable before another takes its place as the first.
     if (first > 0) fs.syncDirectoryNow(directory);
     this.#segments = new SegmentList(segments.slice(first));
-    if (this.#isNew) this.#segments.active.restartIndexes(0);
+    if (this.#isNew) {
+      this.#segments.active.restartIndexes(0);
+      this.#segments.active.create();
+    }
     this.#recoveryPoint = this.#knownPoint();
   }
 
@@ -176,7 +180,13 @@ class Loading {
       end,
       transactionsFrom: this.#transactionsFrom,
     };
-    const synced = { recoveryPoint, unsynced: [], sealed: [], hasNewFiles: this.#isNew || hasStartedAnew };
+    const synced = {
+      recoveryPoint,
+      unsynced: [],
+      sealed: [],
+      hasNewFiles: this.#isNew || hasStartedAnew,
+      isNameless: end.offset === 0,
+    };
     if (isMarked) return { ...opened, ...synced, recoveryPoint: end.offset };
     const scanned = this.#segments.all().slice(hasStartedAnew ? 0 : this.#firstToScan);
     if (!isCut && recoveryPoint === end.offset && scanned.length === 1) {
@@ -204,7 +214,7 @@ class Loading {
     const end = { offset: known, segment: active, position: active.sizeInBytes };
     this.#rememberEpochs(rot.offset, false);
     const recoveryPoint = this.#recoveryPoint ?? 0;
-    const untouched = { recoveryPoint, unsynced: [], sealed: [], hasNewFiles: false };
+    const untouched = { recoveryPoint, unsynced: [], sealed: [], hasNewFiles: false, isNameless: false };
     const logStartOffset = this.#logStartOffset;
     return { segments, outlived: [], logStartOffset, rot, end, transactionsFrom: Infinity, ...untouched };
   }
@@ -390,11 +400,14 @@ class Loading {
     recoveryPoint: number,
     logEndOffset: number,
   ): Omit<Recovered, 'end' | 'snapshotOffset'> {
-    if (this.#deps.config.flushMode !== 'sync')
-      return { recoveryPoint, unsynced, sealed: unsynced.slice(0, -1), hasNewFiles: true };
+    const { fs, directory, config } = this.#deps;
+    const isNameless = recoveryPoint === 0;
+    if (config.flushMode !== 'sync')
+      return { recoveryPoint, unsynced, sealed: unsynced.slice(0, -1), hasNewFiles: true, isNameless };
     for (const segment of unsynced) segment.syncNow();
-    this.#deps.fs.syncDirectoryNow(this.#deps.directory);
-    return { recoveryPoint: logEndOffset, unsynced: [], sealed: [], hasNewFiles: false };
+    if (isNameless) syncNamesNow(fs, directory);
+    else fs.syncDirectoryNow(directory);
+    return { recoveryPoint: logEndOffset, unsynced: [], sealed: [], hasNewFiles: false, isNameless: false };
   }
 
   #cutTail({ index, position, nextOffset, reason }: Look): void {

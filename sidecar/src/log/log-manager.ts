@@ -1,6 +1,6 @@
 import { randomUuid, type Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
-import { readFile, writeAtomicallyNow, type FileSystem } from '../vfs/file-system.ts';
+import type { FileSystem } from '../vfs/file-system.ts';
 import { Checkpoint, type Offsets } from './checkpoint.ts';
 import { Cleaner } from './cleaner.ts';
 import { compact, type CompactionPlan, type CompactionResult } from './compaction.ts';
@@ -9,6 +9,7 @@ import type { DiskSpace } from './disk-space.ts';
 import { Flusher, unsyncedBytesMax } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { Checkpointed } from './log-loader.ts';
+import { partitionMetadata, readTopicId, syncNames, writeTopicId } from './partition-directory.ts';
 import { PartitionLog } from './partition-log.ts';
 import { Scrubber } from './scrubber.ts';
 import { SegmentDeletion } from './segment-deletion.ts';
@@ -39,7 +40,6 @@ export interface LogManagerOptions {
 
 const deletedSuffix = '-delete';
 const closedAtOnce = 64;
-const partitionMetadata = 'partition.metadata';
 /** The longest name that file systems take. */
 const nameMax = 255;
 
@@ -62,6 +62,8 @@ export class LogManager {
   /** What the checkpoints said at the start; null for one that is missing or damaged. */
   readonly #foundPoints: Offsets | null;
   readonly #foundStarts: Offsets | null;
+  #nameSync: Promise<void> = Promise.resolve();
+  #nextNameSync: Promise<void> | null = null;
   #isCheckpointing = false;
   #isRetaining = false;
 
@@ -108,7 +110,10 @@ export class LogManager {
     return this.#logs.get(`${topic}-${partition}`);
   }
 
-  /** Makes the partition's directory. Its name is durable before anything in it is acknowledged. */
+  /**
+   * Makes the partition's directory. Nothing is synced: a topic may have thousands, and one that a power cut takes is
+   * made again. Their names are durable before anything in them is acknowledged (`#syncNames`).
+   */
   create(topic: string, partition: number, topicId: string): PartitionLog {
     const { fs, directory } = this.#options;
     const name = `${topic}-${partition}`;
@@ -116,11 +121,8 @@ export class LogManager {
     if (fs.isDirectory(path) && hasRecords(fs, path)) return this.#adopt(topic, partition, topicId);
     this.#forget(name);
     fs.makeDirectory(path);
-    // The name of the first segment is durable with that of the metadata: without it, a power cut could leave a
-    // later segment alone, and nobody could tell that the log does not begin there.
     fs.open(`${path}/${segmentName(0)}${logSuffix}`, 'create').release();
-    this.#writeMetadata(path, topicId);
-    fs.syncDirectoryNow(directory.path);
+    writeTopicId(fs, path, topicId);
     return this.#open(topic, partition, topicId, {
       logStartOffset: 0,
       recoveryPoint: 0,
@@ -134,17 +136,30 @@ export class LogManager {
 
   /** The file that says whose directory it is has been lost, and nothing else: the records are still this topic's. */
   #adopt(topic: string, partition: number, topicId: string): PartitionLog {
-    const { directory, events } = this.#options;
+    const { fs, directory, events } = this.#options;
     const name = `${topic}-${partition}`;
     const path = `${directory.path}/${name}`;
-    this.#writeMetadata(path, topicId);
+    writeTopicId(fs, path, topicId);
     events.emit('metadataRestored', { partition: name, file: `${path}/${partitionMetadata}` });
     return this.#open(topic, partition, topicId, this.#checkpointedAtStart(name, topic));
   }
 
-  #writeMetadata(path: string, topicId: string): void {
-    const text = `version: 0\ntopic_id: ${topicId}`;
-    writeAtomicallyNow(this.#options.fs, `${path}/${partitionMetadata}`, Buffer.from(text));
+  async #syncNames(path: string): Promise<void> {
+    await syncNames(this.#options.fs, path);
+    await this.#syncOwnNames();
+  }
+
+  /** The partitions' names. Whoever comes while a sync runs waits for the next one, with all others who did. */
+  #syncOwnNames(): Promise<void> {
+    const { fs, directory } = this.#options;
+    this.#nextNameSync ??= this.#nameSync
+      .catch(() => {})
+      .then(() => {
+        this.#nextNameSync = null;
+        this.#nameSync = fs.syncDirectory(directory.path);
+        return this.#nameSync;
+      });
+    return this.#nextNameSync;
   }
 
   /** What is remembered of a log of this name that is gone. */
@@ -330,6 +345,7 @@ export class LogManager {
         tails,
         flusher: this.#flusher,
         distrust: (name, from) => this.#leaveWord(name, () => directory.distrust(name, from)),
+        syncNames: (path) => this.#syncNames(path),
         quarantine: (name, rot) => this.#leaveWord(name, () => directory.quarantine(name, rot)),
         deletion: this.#deletion,
         checkpoints: {
@@ -361,9 +377,3 @@ export class LogManager {
 
 const hasRecords = (fs: FileSystem, path: string): boolean =>
   fs.list(path).some((name) => name.endsWith(logSuffix) && fs.size(`${path}/${name}`) > 0);
-
-/** Null for a directory that was being made when the power went: nothing in it was ever acknowledged. */
-function readTopicId(fs: FileSystem, path: string): string | null {
-  const text = readFile(fs, `${path}/${partitionMetadata}`)?.toString('utf8') ?? '';
-  return /^topic_id: (\S{22})$/m.exec(text)?.[1] ?? null;
-}

@@ -23,6 +23,7 @@ import {
   type LogRead,
   type ReadableLog,
 } from './log-reader.ts';
+import { epochsName } from './partition-directory.ts';
 import { noteBatch, recoverProducers } from './producer-recovery.ts';
 import type { ProducerSnapshot } from './producer-snapshot.ts';
 import { ProducerState, type SentBatch } from './producer-state.ts';
@@ -64,6 +65,8 @@ export interface LogDeps {
   readonly distrust: (partition: string, fromOffset: number) => void;
   /** Leaves word of rot, until somebody repairs the partition. */
   readonly quarantine: (partition: string, rot: Rot) => void;
+  /** Makes the names in the log's directory durable, and the directory's own. */
+  readonly syncNames: (directory: string) => Promise<void>;
   readonly deletion: SegmentDeletion;
   readonly checkpoints: {
     /** Puts the start of every log on disk: before segments go, so that no restart looks for them. */
@@ -134,7 +137,7 @@ export class PartitionLog {
     this.#config = config;
     this.#deps = deps;
     this.#tail = deps.tails.tail();
-    this.#epochs = new LeaderEpochs(fs, `${directory}/leader-epoch-checkpoint`);
+    this.#epochs = new LeaderEpochs(fs, `${directory}/${epochsName}`);
     const loaded = loadLog(
       { name: this.name, directory, fs, events, config, epochs: this.#epochs, producers: this.#producers },
       found,
@@ -149,6 +152,7 @@ export class PartitionLog {
       {
         fs,
         directory,
+        syncNames: () => deps.syncNames(directory),
         tail: deps.flusher.tail,
         config: () => this.#config,
         snapshot: () => this.#producers.encode(),
@@ -377,6 +381,7 @@ export class PartitionLog {
   roll(): void {
     const sealed = this.#segments.active;
     if (sealed.baseOffset === this.#logEndOffset) return;
+    this.#durability.nameNow();
     sealed.seal();
     const next = new Segment(this.#deps.fs, this.directory, this.#logEndOffset);
     // Indexes of a segment that a power cut took may still stand under this name.
@@ -437,6 +442,7 @@ export class PartitionLog {
   }
 
   async #advanceStart(offset: number, reason: RetentionReason): Promise<void> {
+    await this.#durability.name();
     const start = Math.max(this.#logStartOffset, offset);
     this.#logStartOffset = start;
     // Also when the start has not moved now: the time before, the disk may have refused to keep it.

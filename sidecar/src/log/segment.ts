@@ -317,12 +317,18 @@ export class Segment {
   }
 
   *#headersIn(from: number, endPosition: number): Generator<HeaderInWindow> {
-    const window = Buffer.allocUnsafe(walkBytes);
+    // Made when there is something to read, and no larger than that: a start walks through thousands of small logs.
+    let window: Buffer | null = null;
     let windowStart = 0;
     let windowSize = 0;
     for (let position = from; position + batchHeaderSize <= endPosition;) {
-      if (position < windowStart || position + batchHeaderSize > windowStart + windowSize) {
+      if (
+        window === null ||
+        position < windowStart ||
+        position + batchHeaderSize > windowStart + windowSize
+      ) {
         windowStart = position;
+        window ??= Buffer.allocUnsafe(Math.min(walkBytes, endPosition - position));
         windowSize = this.log.readNow(window, position);
         if (windowSize < batchHeaderSize) return;
       }

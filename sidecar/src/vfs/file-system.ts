@@ -87,7 +87,7 @@ export function readFile(fs: FileSystem, path: string): Buffer | null {
   if (!fs.exists(path)) return null;
   const file = fs.open(path, 'read');
   try {
-    const bytes = Buffer.alloc(file.size());
+    const bytes = Buffer.allocUnsafe(file.size());
     return bytes.subarray(0, file.readNow(bytes, 0));
   } finally {
     file.release();
@@ -111,17 +111,27 @@ export async function writeAtomically(fs: FileSystem, path: string, bytes: Uint8
 
 /** The same before the loop turns: at start and stop, when nobody waits for the loop. */
 export function writeAtomicallyNow(fs: FileSystem, path: string, bytes: Uint8Array): void {
+  replaceNow(fs, path, bytes, (file) => file.syncNow());
+  fs.syncDirectoryNow(parentOf(path));
+}
+
+/** Whole or not at all as far as other processes see; after a power cut, anything may be there. */
+export function replaceNow(
+  fs: FileSystem,
+  path: string,
+  bytes: Uint8Array,
+  beforeRename: (file: File) => void = () => {},
+): void {
   const aside = `${path}.tmp`;
   const file = fs.open(aside, 'create');
   try {
     file.truncateNow(0);
     file.writeNow([bytes], 0);
-    file.syncNow();
+    beforeRename(file);
   } finally {
     file.release();
   }
   fs.rename(aside, path);
-  fs.syncDirectoryNow(parentOf(path));
 }
 
 export const parentOf = (path: string): string => path.slice(0, path.lastIndexOf('/')) || '/';
