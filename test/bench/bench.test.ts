@@ -122,6 +122,17 @@ test('Nest services, upkeep and growth have positive figures', { timeout: within
     else expect(value, work).toBeGreaterThan(0);
 });
 
+test('restarts have figures after every kind of stop', { timeout: withinMs }, async () => {
+  type Figures = { restart: { work: string; value: number }[] };
+  const { text, results } = await bench<Figures>('restart', '--partitions', '40');
+  const works = results.restart.map(({ work }) => work);
+  for (const how of ['kill -9 under load', 'an orderly stop', 'kill -9 while they were made', 'kill -9,'])
+    expect(works.some((work) => work.startsWith(`ready after ${how}`))).toBe(true);
+  for (const { work, value } of results.restart)
+    if (!work.includes('beyond')) expect(value, work).toBeGreaterThan(0);
+  expect(text).toContain('≤ 1,000');
+});
+
 test('a profile names functions of the sidecar', { timeout: withinMs }, async () => {
   const { text } = await bench('profile', '--load', 'client', '--only', 'ack, one record at a time, on disk');
   expect(text).toMatch(/\w+ (log|server|vfs)\/[\w/-]+\.js:\d+ /);
