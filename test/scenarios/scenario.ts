@@ -153,6 +153,9 @@ export class Scenario {
     events.emit = (name, info) => void this.#seen.push(`! ${name} ${fieldsOf(info)}`);
     const clock = new ManualClock({ now: this.#now });
     this.#running = new Machine(this.#disk, (topic) => this.#configs.get(topic)!, clock, events);
+    // A partition that went with the power is made again from its topic.
+    for (const name of this.#configs.keys())
+      if (this.#running.log(name) === undefined) this.#running.create(name).assignLeaderEpoch(0, 0);
   }
 
   #end(disk: MemoryFileSystem): string[] {
