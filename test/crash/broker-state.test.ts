@@ -71,6 +71,8 @@ async function live(
   let value = 0;
   let states = 0;
   let now = 1_700_000_000_000;
+  /** What was broken when this life's own broker came back. */
+  let ownBroken: readonly string[] = [];
   const crashed: { readonly disk: MemoryFileSystem; readonly how: string; readonly told: Told }[] = [];
   const boot = async (disk: MemoryFileSystem): Promise<StatefulBroker> => {
     disk.ignores = ignores;
@@ -122,7 +124,7 @@ async function live(
       broker = await boot(disk);
       // What it finds is what it goes on with; nobody waits for an answer any more.
       const broken = await brokenPromises(broker, told);
-      if (broken.length > 0) crashed.unshift({ disk, how: `life ${ownSeed} itself`, told });
+      if (broken.length > 0) ownBroken = [`life ${ownSeed} itself`, ...broken];
       for (const [key, asked] of told.entries) {
         const found = (await broker.store.get(key))?.value ?? null;
         if (asked.pending.length > 0)
@@ -139,6 +141,7 @@ async function live(
   ];
   for (let step = 0; step < steps; step++) {
     await random.pick(acts)();
+    if (ownBroken.length > 0) return { states, broken: ownBroken };
     for (const { disk, how, told: then } of crashed.splice(0)) {
       states++;
       const broken = await brokenPromises(await StatefulBroker.boot(disk, now), then);
