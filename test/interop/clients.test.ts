@@ -18,10 +18,13 @@ const within = { timeout: 45_000, interval: 50 };
 describe.each([
   ['the sidecar', sidecar],
   ['a real Kafka', kafka],
-])('with %s', (_, start) => {
+])('with %s', (name, start) => {
   const broker = start();
+  // On a busy machine kafkajs may wait for ever for the first group of a Kafka that has only just started. That is
+  // between the two of them: no claim about us is tried twice.
+  const retry = name === 'a real Kafka' ? 1 : 0;
 
-  describe.each(clients.map((client) => [client.name, client] as const))('%s', (_, client) => {
+  describe.each(clients.map((client) => [client.name, client] as const))('%s', { retry }, (_, client) => {
     let session: ForeignSession;
     const members: ForeignMember[] = [];
     const joinGroup = async (group: string, topic: string): Promise<ForeignMember> => {
