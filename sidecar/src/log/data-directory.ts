@@ -33,6 +33,8 @@ export class DataDirectory {
   readonly #lock: Lock;
   readonly #bootId: string | null;
   #facts: Facts;
+  /** Partitions whose end was cut since the start. */
+  readonly #cut = new Set<string>();
 
   private constructor(
     fs: FileSystem,
@@ -105,14 +107,33 @@ export class DataDirectory {
   }
 
   /**
-   * Every log is open: what could not be trusted has been cut, and what a power cut left has been put in order.
+   * Every log is open: what could not be trusted has been cut, what a power cut left has been put in order, and every
+   * cut that a kill may have interrupted is on the platter. What was cut while they were opened may not be yet.
    * Only now is this start of the machine the one that the files belong to: when recovery is killed, the next
    * start must not take them for what a mere kill leaves.
    */
   trustAgain(): void {
-    const { bootId, distrusted } = this.#facts;
-    if (bootId !== this.#bootId || Object.keys(distrusted).length > 0)
-      this.#rewrite({ bootId: this.#bootId, distrusted: {} });
+    const { bootId, distrusted, cut } = this.#facts;
+    const isNews = cut.length > 0 || this.#cut.size > 0;
+    if (isNews || bootId !== this.#bootId || Object.keys(distrusted).length > 0)
+      this.#rewrite({ bootId: this.#bootId, distrusted: {}, cut: [...this.#cut] });
+  }
+
+  /** The end of a partition's log was cut before the last stop, and perhaps in the page cache alone. */
+  wasCut(partition: string): boolean {
+    return this.#facts.cut.includes(partition);
+  }
+
+  /** Leaves word that the end of a partition's log is being cut, once a start: how far that came shows nowhere else. */
+  willCut(partition: string): void {
+    if (this.#cut.has(partition)) return;
+    this.#rewrite({ cut: [...this.#facts.cut, partition] });
+    this.#cut.add(partition);
+  }
+
+  /** The same while the logs are being opened: `trustAgain` leaves word of all of them. */
+  hasCut(partition: string): void {
+    this.#cut.add(partition);
   }
 
   /** Where a partition has rotted, as far as anybody has seen; null for one that is whole. */
@@ -178,6 +199,8 @@ interface Facts {
   readonly bootId: string | null;
   /** Partitions whose disk failed, and the offset from which nothing may be trusted. */
   readonly distrusted: Readonly<Record<string, number>>;
+  /** Partitions whose end was cut: the next start syncs it, because a kill may have come before that. */
+  readonly cut: readonly string[];
   /** Partitions in which rot was found. */
   readonly quarantined: Readonly<Record<string, Rot>>;
 }
@@ -185,20 +208,20 @@ interface Facts {
 /** @throws SidecarError RK0303, RK0305 */
 function readFacts(fs: FileSystem, path: string): Facts {
   const bytes = readFile(fs, `${path}/${ownName}`);
-  if (bytes === null) return { formatVersion, bootId: null, distrusted: {}, quarantined: {} };
+  if (bytes === null) return { formatVersion, bootId: null, distrusted: {}, cut: [], quarantined: {} };
   let facts: Partial<Facts>;
   try {
     facts = JSON.parse(bytes.toString('utf8')) as Partial<Facts>;
   } catch (error) {
     throw new SidecarError('RK0305', `${path}/${ownName}`, { cause: error });
   }
-  const { formatVersion: version, bootId = null, distrusted = {}, quarantined = {} } = facts;
+  const { formatVersion: version, bootId = null, distrusted = {}, cut = [], quarantined = {} } = facts;
   if (typeof version !== 'number')
     throw new SidecarError('RK0305', `${path}/${ownName} has no formatVersion`);
   if (version > formatVersion) {
     throw new SidecarError('RK0303', `${path} has format ${version}, this version knows ${formatVersion}`);
   }
-  return { formatVersion: version, bootId, distrusted, quarantined };
+  return { formatVersion: version, bootId, distrusted, cut, quarantined };
 }
 
 function writeFacts(fs: FileSystem, path: string, facts: Facts): void {

@@ -32,6 +32,8 @@ export interface LoaderDeps {
   readonly config: LogConfig;
   readonly epochs: LeaderEpochs;
   readonly producers: ProducerState;
+  /** Told before the end of the log is cut. */
+  readonly willCut: () => void;
 }
 
 /** What the data directory knows of a log before its files are looked at. */
@@ -46,6 +48,8 @@ export interface Checkpointed {
   readonly isSameBoot: boolean;
   /** A sync failed: nothing at or after this offset may be trusted, however well it reads. Null for none. */
   readonly distrustedFrom: number | null;
+  /** Its end was cut before the last stop, and perhaps in the page cache alone. */
+  readonly wasCut: boolean;
   /** An earlier run has found rot. */
   readonly rot: Rot | null;
   /** It is or was compacted: then offsets may be missing, and that is no damage. */
@@ -169,6 +173,8 @@ class Loading {
     let end = { offset: nextOffset, segment: this.#segments.at(index)!, position };
     const hasStartedAnew = logStartOffset > nextOffset;
     if (hasStartedAnew) end = { offset: logStartOffset, segment: this.#beginAt(logStartOffset), position: 0 };
+    // Before the epochs of what was cut off are forgotten for good.
+    if (!isMarked && this.#checkpointed.wasCut) this.#settleCut();
     this.#rememberEpochs(end.offset, true);
     if (!isMarked) this.#deps.epochs.truncateTo(end.offset + 1);
     const recoveryPoint = Math.min(this.#recoveryPoint ?? 0, end.offset);
@@ -189,16 +195,13 @@ class Loading {
     };
     if (isMarked) return { ...opened, ...synced, recoveryPoint: end.offset };
     const scanned = this.#segments.all().slice(hasStartedAnew ? 0 : this.#firstToScan);
-    if (!isCut && recoveryPoint === end.offset && scanned.length === 1) {
-      if (this.#checkpointed.isSameBoot) this.#settleCut();
-      return { ...opened, ...synced };
-    }
+    if (!isCut && recoveryPoint === end.offset && scanned.length === 1) return { ...opened, ...synced };
     return { ...opened, ...this.#makeDurable(scanned, recoveryPoint, end.offset) };
   }
 
   /**
    * The process may have been killed while it cut the log, which ends as it should because the page cache says so. A
-   * power cut must not bring back what was cut off. Where nothing was, there is nothing to write, and this is quick.
+   * power cut must not bring back what was cut off.
    */
   #settleCut(): void {
     const { fs, directory } = this.#deps;
@@ -411,7 +414,8 @@ class Loading {
   }
 
   #cutTail({ index, position, nextOffset, reason }: Look): void {
-    const { fs, directory, events, name: partition } = this.#deps;
+    const { fs, directory, events, name: partition, willCut } = this.#deps;
+    willCut();
     const cut = this.#segments.at(index)!;
     let bytes = cut.log.size() - position;
     cut.truncate(position, nextOffset);

@@ -64,6 +64,7 @@ export class LogManager {
   readonly #foundStarts: Offsets | null;
   #nameSync: Promise<void> = Promise.resolve();
   #nextNameSync: Promise<void> | null = null;
+  #isOpening = true;
   #isCheckpointing = false;
   #isRetaining = false;
 
@@ -99,6 +100,7 @@ export class LogManager {
     const manager = new LogManager(options);
     manager.#openAll();
     options.directory.trustAgain();
+    manager.#isOpening = false;
     return manager;
   }
 
@@ -129,6 +131,7 @@ export class LogManager {
       isMarked: true,
       isSameBoot: true,
       distrustedFrom: null,
+      wasCut: false,
       rot: null,
       mayHaveHoles: false,
     });
@@ -327,6 +330,7 @@ export class LogManager {
       isMarked: directory.wasCleanlyStopped,
       isSameBoot: directory.isSameBoot,
       distrustedFrom: directory.distrustedFrom(name),
+      wasCut: directory.wasCut(name),
       rot: directory.rotOf(name),
       mayHaveHoles: this.#hasForgottenHoles || configOf(topic).isCompacted || this.#compactedTo.has(name),
     };
@@ -345,6 +349,7 @@ export class LogManager {
         tails,
         flusher: this.#flusher,
         distrust: (name, from) => this.#leaveWord(name, () => directory.distrust(name, from)),
+        willCut: (name) => this.#willCut(name),
         syncNames: (path) => this.#syncNames(path),
         quarantine: (name, rot) => this.#leaveWord(name, () => directory.quarantine(name, rot)),
         deletion: this.#deletion,
@@ -357,6 +362,12 @@ export class LogManager {
     );
     this.#logs.set(log.name, log);
     return log;
+  }
+
+  #willCut(name: string): void {
+    const { directory } = this.#options;
+    if (this.#isOpening) directory.hasCut(name);
+    else this.#leaveWord(name, () => directory.willCut(name));
   }
 
   /** The disk that failed may refuse this too. */

@@ -63,6 +63,8 @@ export interface LogDeps {
   readonly tails: TailCache;
   /** Leaves word for the next start that nothing at or after the offset may be trusted. */
   readonly distrust: (partition: string, fromOffset: number) => void;
+  /** Leaves word for the next start that the end of the log is being cut. */
+  readonly willCut: (partition: string) => void;
   /** Leaves word of rot, until somebody repairs the partition. */
   readonly quarantine: (partition: string, rot: Rot) => void;
   /** Makes the names in the log's directory durable, and the directory's own. */
@@ -139,7 +141,16 @@ export class PartitionLog {
     this.#tail = deps.tails.tail();
     this.#epochs = new LeaderEpochs(fs, `${directory}/${epochsName}`);
     const loaded = loadLog(
-      { name: this.name, directory, fs, events, config, epochs: this.#epochs, producers: this.#producers },
+      {
+        name: this.name,
+        directory,
+        fs,
+        events,
+        config,
+        epochs: this.#epochs,
+        producers: this.#producers,
+        willCut: () => deps.willCut(this.name),
+      },
       found,
     );
     this.#segments = loaded.segments;
@@ -595,6 +606,7 @@ export class PartitionLog {
 
   /** Brings files and producers back to an end that the log has had before. */
   #cutFiles({ offset, segment, position }: End): void {
+    this.#deps.willCut(this.name);
     this.#tail.clear();
     const index = this.#segments.floor(segment.baseOffset);
     for (const later of this.#segments.cutAfter(index)) later.remove();
