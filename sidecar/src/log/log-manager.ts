@@ -10,7 +10,7 @@ import { Flusher, unsyncedBytesMax } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
 import type { Checkpointed } from './log-loader.ts';
 import { partitionMetadata, readTopicId, syncNames, writeTopicId } from './partition-directory.ts';
-import { PartitionLog } from './partition-log.ts';
+import { PartitionLog, type LogDeps } from './partition-log.ts';
 import { Scrubber } from './scrubber.ts';
 import { SegmentDeletion } from './segment-deletion.ts';
 import { logSuffix, segmentName } from './segment.ts';
@@ -47,6 +47,7 @@ const nameMax = 255;
 export class LogManager {
   readonly #options: LogManagerOptions;
   readonly #flusher: Flusher;
+  readonly #logDeps: LogDeps;
   readonly #logs = new Map<string, PartitionLog>();
   readonly #recoveryPoints: Checkpoint;
   readonly #startOffsets: Checkpoint;
@@ -94,6 +95,7 @@ export class LogManager {
       fs.descriptors,
       () => void this.checkpoint(),
     );
+    this.#logDeps = this.#makeLogDeps();
   }
 
   static open(options: LogManagerOptions): LogManager {
@@ -337,27 +339,11 @@ export class LogManager {
   }
 
   #open(topic: string, partition: number, topicId: string, found: Checkpointed): PartitionLog {
-    const { fs, directory, clock, events, space, tails, configOf } = this.#options;
+    const { directory, configOf } = this.#options;
     const log = PartitionLog.open(
       { topic, partition, topicId, directory: `${directory.path}/${topic}-${partition}` },
       configOf(topic),
-      {
-        fs,
-        clock,
-        events,
-        space,
-        tails,
-        flusher: this.#flusher,
-        distrust: (name, from) => this.#leaveWord(name, () => directory.distrust(name, from)),
-        willCut: (name) => this.#willCut(name),
-        syncNames: (path) => this.#syncNames(path),
-        quarantine: (name, rot) => this.#leaveWord(name, () => directory.quarantine(name, rot)),
-        deletion: this.#deletion,
-        checkpoints: {
-          starts: () => this.#checkpointStarts(),
-          recoveryPoints: () => this.#checkpointRecoveryPoints(),
-        },
-      },
+      this.#logDeps,
       found,
     );
     this.#logs.set(log.name, log);
@@ -368,6 +354,28 @@ export class LogManager {
     const { directory } = this.#options;
     if (this.#isOpening) directory.hasCut(name);
     else this.#leaveWord(name, () => directory.willCut(name));
+  }
+
+  /** The same for all logs: there may be thousands. */
+  #makeLogDeps(): LogDeps {
+    const { fs, directory, clock, events, space, tails } = this.#options;
+    return {
+      fs,
+      clock,
+      events,
+      space,
+      tails,
+      flusher: this.#flusher,
+      distrust: (name, from) => this.#leaveWord(name, () => directory.distrust(name, from)),
+      willCut: (name) => this.#willCut(name),
+      syncNames: (path) => this.#syncNames(path),
+      quarantine: (name, rot) => this.#leaveWord(name, () => directory.quarantine(name, rot)),
+      deletion: this.#deletion,
+      checkpoints: {
+        starts: () => this.#checkpointStarts(),
+        recoveryPoints: () => this.#checkpointRecoveryPoints(),
+      },
+    };
   }
 
   /** The disk that failed may refuse this too. */

@@ -173,7 +173,14 @@ export class PartitionLog {
       },
       loaded,
     );
-    this.#reader = new LogReader(this.#readable());
+    this.#reader = new LogReader(
+      new Readable(this, {
+        segments: this.#segments,
+        durability: this.#durability,
+        tail: this.#tail,
+        epochs: this.#epochs,
+      }),
+    );
     deps.deletion.delete(loaded.outlived, config.fileDeleteDelayMs);
     if (loaded.rot !== null) this.#quarantine(loaded.rot);
     // What recovery found unsynced is the background sync's now.
@@ -181,32 +188,6 @@ export class PartitionLog {
     for (const segment of this.#segments.all()) segment.rest();
     const recovered = { logEndOffset: this.#logEndOffset, wasClean: found.isMarked };
     events.emit('recovered', { partition: this.name, ...recovered });
-  }
-
-  /** This log as its readers see it, whatever moves. */
-  #readable(): ReadableLog {
-    const log = this as PartitionLog;
-    return {
-      name: log.name,
-      segments: this.#segments,
-      durability: this.#durability,
-      tail: this.#tail,
-      epochs: this.#epochs,
-      get logStartOffset() {
-        return log.logStartOffset;
-      },
-      get logEndOffset() {
-        return log.logEndOffset;
-      },
-      get rot() {
-        return log.rot;
-      },
-      get mayHaveHoles() {
-        return log.mayHaveHoles;
-      },
-      condemn: (rot) => this.condemn(rot),
-      mend: () => void this.mend(),
-    };
   }
 
   get name(): string {
@@ -847,5 +828,50 @@ export class PartitionLog {
     this.#durability.stop();
     this.#deps.events.emit('partitionOffline', { partition: this.name, reason });
     this.onOffline();
+  }
+}
+
+/** A log as its readers see it, whatever moves. A class, because getters of an object literal are made anew for each. */
+class Readable implements ReadableLog {
+  readonly segments: SegmentList;
+  readonly durability: Durability;
+  readonly tail: Tail;
+  readonly epochs: LeaderEpochs;
+  readonly #log: PartitionLog;
+
+  constructor(log: PartitionLog, parts: Pick<ReadableLog, 'segments' | 'durability' | 'tail' | 'epochs'>) {
+    this.segments = parts.segments;
+    this.durability = parts.durability;
+    this.tail = parts.tail;
+    this.epochs = parts.epochs;
+    this.#log = log;
+  }
+
+  get name(): string {
+    return this.#log.name;
+  }
+
+  get logStartOffset(): number {
+    return this.#log.logStartOffset;
+  }
+
+  get logEndOffset(): number {
+    return this.#log.logEndOffset;
+  }
+
+  get rot(): Rot | null {
+    return this.#log.rot;
+  }
+
+  get mayHaveHoles(): boolean {
+    return this.#log.mayHaveHoles;
+  }
+
+  condemn(rot: Rot): void {
+    this.#log.condemn(rot);
+  }
+
+  mend(): void {
+    void this.#log.mend();
   }
 }
