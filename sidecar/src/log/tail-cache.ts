@@ -18,10 +18,19 @@ export class TailCache {
   readonly #slices = new Map<ArrayBufferLike, number>();
   /** Tails that hold something, the one read longest ago first. */
   readonly #tails = new Set<Tail>();
+  /** The same for all tails: there may be thousands. */
+  readonly #share: Share;
 
   /** @param bytesMax `tail.cache.bytes`; 0 keeps nothing */
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax;
+    this.#share = {
+      keeps: bytesMax > 0,
+      hold: (tail, chunks) => this.#hold(tail, chunks),
+      letGo: (chunks) => this.#letGo(chunks),
+      used: (tail) => this.#used(tail),
+      emptied: (tail) => void this.#tails.delete(tail),
+    };
   }
 
   /** Bytes of memory that are held. */
@@ -31,14 +40,7 @@ export class TailCache {
 
   /** A place for the newest batches of one partition. */
   tail(): Tail {
-    const tail: Tail = new Tail({
-      keeps: this.#bytesMax > 0,
-      hold: (chunks) => this.#hold(tail, chunks),
-      letGo: (chunks) => this.#letGo(chunks),
-      used: () => this.#used(tail),
-      emptied: () => void this.#tails.delete(tail),
-    });
-    return tail;
+    return new Tail(this.#share);
   }
 
   #hold(tail: Tail, chunks: readonly Buffer[]): void {
@@ -70,10 +72,10 @@ export class TailCache {
 
 interface Share {
   readonly keeps: boolean;
-  hold(chunks: readonly Buffer[]): void;
+  hold(tail: Tail, chunks: readonly Buffer[]): void;
   letGo(chunks: readonly Buffer[]): void;
-  used(): void;
-  emptied(): void;
+  used(tail: Tail): void;
+  emptied(tail: Tail): void;
 }
 
 interface KeptBatch extends BatchPosition {
@@ -110,7 +112,7 @@ export class Tail {
   reachedEnd(): void {
     this.#hasReader = this.#share.keeps;
     this.#unread = this.#batches.length;
-    this.#share.used();
+    this.#share.used(this);
   }
 
   /**
@@ -123,7 +125,7 @@ export class Tail {
     this.#segment = segment;
     const { baseOffset, lastOffset, sizeInBytes, maxTimestamp, chunks } = batch;
     this.#batches.push({ baseOffset, lastOffset, position, sizeInBytes, maxTimestamp, chunks });
-    this.#share.hold(chunks);
+    this.#share.hold(this, chunks);
     return true;
   }
 
@@ -148,7 +150,7 @@ export class Tail {
         left -= pieces.at(-1)!.length;
       }
     }
-    this.#share.used();
+    this.#share.used(this);
     return pieces;
   }
 
@@ -193,7 +195,7 @@ export class Tail {
     this.#batches = [];
     this.#first = this.#unread = 0;
     this.#segment = null;
-    this.#share.emptied();
+    this.#share.emptied(this);
   }
 
   /** The first of the batches held for which a claim holds that holds for all after it. */
