@@ -4,6 +4,7 @@ import { AbortedReplay } from './aborted-replay.ts';
 import { parseOffsets } from './checkpoint.ts';
 import { readInt64 } from './int64.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
+import { epochsName } from './partition-directory.ts';
 import { decodeSnapshot } from './producer-snapshot.ts';
 import { decide, fileTable, kindOf } from './recovery.ts';
 import { scanNow } from './segment-scan.ts';
@@ -266,9 +267,8 @@ class Check {
 
   /** An epoch lies outside the CRC. Nobody reads it but to make the file again, so where the two differ nothing is lost. */
   #epochs(): void {
-    const file = 'leader-epoch-checkpoint';
-    const epochs = new LeaderEpochs(this.#fs, `${this.#directory}/${file}`);
-    if (epochs.found === 'damaged') this.#faults.push({ file, problem: 'it is no checkpoint' });
+    const epochs = new LeaderEpochs(this.#fs, `${this.#directory}/${epochsName}`);
+    if (epochs.found === 'damaged') this.#faults.push({ file: epochsName, problem: 'it is no checkpoint' });
     if (epochs.found !== 'readable') return;
     const wrong = this.#batches.find(
       ({ baseOffset, leaderEpoch }) =>
@@ -276,7 +276,7 @@ class Check {
     );
     if (wrong === undefined) return;
     const { baseOffset, leaderEpoch, segment } = wrong;
-    const problem = `the batch at offset ${baseOffset} says leader epoch ${leaderEpoch}, ${file} says ${epochs.epochOf(baseOffset)}`;
+    const problem = `the batch at offset ${baseOffset} says leader epoch ${leaderEpoch}, ${epochsName} says ${epochs.epochOf(baseOffset)}`;
     this.#faults.push({ file: `${segmentName(segment)}.log`, problem });
   }
 

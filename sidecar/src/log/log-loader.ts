@@ -4,7 +4,7 @@ import type { FileSystem } from '../vfs/file-system.ts';
 import type { Recovered } from './durability.ts';
 import type { LeaderEpochs } from './leader-epochs.ts';
 import { OffsetOrder } from './offset-order.ts';
-import { syncNamesNow } from './partition-directory.ts';
+import { epochsName, syncNamesNow } from './partition-directory.ts';
 import { recoverProducers } from './producer-recovery.ts';
 import type { ProducerState } from './producer-state.ts';
 import {
@@ -328,18 +328,18 @@ class Loading {
     if (action === 'rebuild') return this.#rebuild(segment, index, `it is ${segment.indexState()}`);
     const size = segment.sizeInBytes;
     const indexed = segment.index.last();
-    const [first] = segment.walk(indexed?.position ?? 0, size);
-    // The entry and the batch agree on the offset, so both are believed.
-    const expected = indexed === null || first === undefined ? segment.baseOffset : first.baseOffset;
-    const order = new OffsetOrder({ expected, ...this.#orderIn(index) });
+    let order: OffsetOrder | null = null;
     let position = 0;
     for (const batch of segment.walk(indexed?.position ?? 0, size)) {
+      // The entry and the batch agree on the offset, so both are believed.
+      const expected = indexed === null ? segment.baseOffset : batch.baseOffset;
+      order ??= new OffsetOrder({ expected, ...this.#orderIn(index) });
       if (order.take({ baseOffset: batch.baseOffset, nextOffset: batch.lastOffset + 1 }, position) !== null)
         break;
       position = batch.position + batch.sizeInBytes;
       this.#newest = { offset: batch.baseOffset, leaderEpoch: batch.leaderEpoch };
     }
-    if (position === size) return { nextOffset: order.next, position, damage: null };
+    if (position === size) return { nextOffset: order?.next ?? segment.baseOffset, position, damage: null };
     // Only where the damage begins is left to find out.
     return scanNow(segment.log, { from: 0, expected: segment.baseOffset, ...this.#orderIn(index) });
   }
@@ -453,7 +453,7 @@ class Loading {
     const { action } = decide(epochTable, { state, hasBatches: endOffset > this.#logStartOffset });
     if (action === 'keep') return;
     epochs.restore(epochsIn(this.#segments.all(), endOffset), mayWrite);
-    const file = `${directory}/leader-epoch-checkpoint`;
+    const file = `${directory}/${epochsName}`;
     // Batches of before there were epochs, and the file that goes with them: nothing has changed.
     if (epochs.latest >= 0) events.emit('epochsRestored', { partition, file, reason: `it is ${state}` });
   }

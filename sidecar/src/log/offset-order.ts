@@ -46,21 +46,18 @@ export class OffsetOrder {
     { baseOffset, nextOffset }: Pick<RecordBatch, 'baseOffset' | 'nextOffset'>,
     position: number,
   ): Misplaced | null {
-    const misplaced = {
-      position,
-      offset: this.#next,
-      problem: `base offset ${baseOffset} where ${this.#next} should be`,
+    const offset = this.#next;
+    // Said only of a batch that needs it: millions of others go by.
+    const misplaced = (problem = `base offset ${baseOffset} where ${offset} should be`): Misplaced => {
+      return { position, offset, problem };
     };
     const before = this.#behindHole;
-    if (baseOffset < this.#next) return before !== null && baseOffset >= before.offset ? before : misplaced;
-    const isBehindHole = baseOffset > this.#next;
-    if (isBehindHole && baseOffset > this.#holesUpTo) return misplaced;
+    if (baseOffset < offset) return before !== null && baseOffset >= before.offset ? before : misplaced();
+    const isBehindHole = baseOffset > offset;
+    if (isBehindHole && baseOffset > this.#holesUpTo) return misplaced();
     if (nextOffset > this.#limit)
-      return {
-        ...misplaced,
-        problem: `offset ${nextOffset - 1} before a segment that begins at ${this.#limit}`,
-      };
-    this.#behindHole = isBehindHole ? misplaced : null;
+      return misplaced(`offset ${nextOffset - 1} before a segment that begins at ${this.#limit}`);
+    this.#behindHole = isBehindHole ? misplaced() : null;
     this.#next = nextOffset;
     return null;
   }
