@@ -6,6 +6,7 @@ import type { LeaderEpochs } from './leader-epochs.ts';
 import { OffsetOrder } from './offset-order.ts';
 import { sayRot, type Rot } from './rot.ts';
 import type { SegmentList } from './segment-list.ts';
+import { scan } from './segment-scan.ts';
 import type { BatchPosition, Segment } from './segment.ts';
 import type { Tail } from './tail-cache.ts';
 import type { TimeEntry } from './time-index.ts';
@@ -44,22 +45,28 @@ export interface Found extends TimeEntry {
   readonly leaderEpoch: number;
 }
 
-/** What of a log its readers see. */
+/** What of a log its readers see, whatever moves. */
 export interface ReadableLog {
   readonly name: string;
-  readonly segments: SegmentList;
-  readonly durability: Durability;
-  readonly tail: Tail;
-  readonly epochs: LeaderEpochs;
   readonly logStartOffset: number;
   readonly logEndOffset: number;
   /** Where bytes are not what was written; null when nobody has seen any such. */
   readonly rot: Rot | null;
   /** Offsets may be missing in the middle, because it was compacted. */
   readonly mayHaveHoles: boolean;
+  /** Up to here they may be, and that is no damage. */
+  readonly holesUpTo: number;
   condemn(rot: Rot): void;
   /** Indexes do not say what the log says: they are to be made again. */
-  mend(): void;
+  mend(): Promise<void>;
+}
+
+/** What it is made of, that stays the same. */
+export interface LogParts {
+  readonly segments: SegmentList;
+  readonly durability: Durability;
+  readonly tail: Tail;
+  readonly epochs: LeaderEpochs;
 }
 
 const nothing: LogRead = { spans: [], sizeInBytes: 0 };
@@ -70,9 +77,11 @@ const nothing: LogRead = { spans: [], sizeInBytes: 0 };
  */
 export class LogReader {
   readonly #log: ReadableLog;
+  readonly #parts: LogParts;
 
-  constructor(log: ReadableLog) {
+  constructor(log: ReadableLog, parts: LogParts) {
     this.#log = log;
+    this.#parts = parts;
   }
 
   /**
@@ -89,10 +98,10 @@ export class LogReader {
     if (this.#log.rot !== null && offset >= this.#log.rot.offset)
       throw new Quarantined(this.#log.name, this.#log.rot);
     const limit = Math.min(limitOffset, this.#readable.offset);
-    if (offset >= limit) this.#log.tail.reachedEnd();
-    const index = this.#log.segments.floor(offset);
-    for (let i = index; i < this.#log.segments.length && offset < limit; i++) {
-      const segment = this.#log.segments.at(i)!;
+    if (offset >= limit) this.#parts.tail.reachedEnd();
+    const index = this.#parts.segments.floor(offset);
+    for (let i = index; i < this.#parts.segments.length && offset < limit; i++) {
+      const segment = this.#parts.segments.at(i)!;
       const endPosition = this.#endPositionOf(segment, i, limit);
       const first = this.#find(segment, offset, endPosition);
       // Unless it was compacted, the segment has a batch for every offset: one that is not found says another one.
@@ -103,9 +112,9 @@ export class LogReader {
       const wanted = atLeastOne ? Math.max(maxBytes, first.sizeInBytes) : maxBytes;
       if (wanted < first.sizeInBytes) return nothing;
       const size = Math.min(wanted, endPosition - first.position);
-      const inMemory = this.#log.tail.read(segment, first.position, size);
-      if (segment === this.#log.segments.active && first.position + size === endPosition)
-        this.#log.tail.reachedEnd();
+      const inMemory = this.#parts.tail.read(segment, first.position, size);
+      if (segment === this.#parts.segments.active && first.position + size === endPosition)
+        this.#parts.tail.reachedEnd();
       return {
         spans: [new FileRegion(segment.log, first.position, size, inMemory)],
         sizeInBytes: size,
@@ -125,12 +134,12 @@ export class LogReader {
 
   /** Batches from where one begins, by their headers, as long as their offsets follow one another. @throws Quarantined */
   *#inOrder(segment: Segment, from: number, end: number): Generator<BatchPosition> {
-    const { mayHaveHoles, logStartOffset } = this.#log;
+    const { holesUpTo } = this.#log;
     let order: OffsetOrder | null = null;
     for (const batch of segment.walk(from, end)) {
       // Where an index entry leads, it agrees with the batch on the offset, so both are believed.
       const expected = from === 0 ? segment.baseOffset : batch.baseOffset;
-      order ??= new OffsetOrder({ expected, holesUpTo: mayHaveHoles ? Infinity : logStartOffset });
+      order ??= new OffsetOrder({ expected, holesUpTo });
       const misplaced = order.take({ ...batch, nextOffset: batch.lastOffset + 1 }, batch.position);
       if (misplaced !== null) {
         const { offset, position, problem: reason } = misplaced;
@@ -147,25 +156,25 @@ export class LogReader {
 
   /** The batch of a segment that holds the offset, or the first one after it, below `endPosition`. */
   #find(segment: Segment, offset: number, endPosition: number): BatchPosition | null {
-    const recent = this.#log.tail.find(segment, offset);
+    const recent = this.#parts.tail.find(segment, offset);
     if (recent === null) return segment.find(offset, endPosition);
     return recent.position + recent.sizeInBytes <= endPosition ? recent : null;
   }
 
   /** Where in a segment the offsets below `limit` end. */
   #endPositionOf(segment: Segment, index: number, limit: number): number {
-    const next = this.#log.segments.at(index + 1);
+    const next = this.#parts.segments.at(index + 1);
     if (next !== undefined && next.baseOffset <= limit) return segment.sizeInBytes;
     // The end that readers ask for again and again is known; any other is looked up.
     const { offset, segmentBase, position } = this.#readable;
     if (limit === offset && segment.baseOffset === segmentBase) return position;
-    const written = this.#log.durability.writtenSizeOf(segment);
+    const written = this.#parts.durability.writtenSizeOf(segment);
     return this.#find(segment, limit, written)?.position ?? written;
   }
 
   /** Where what may be read ends: with what is durable, or before rot. */
   get #readable(): { readonly offset: number; readonly segmentBase: number; readonly position: number } {
-    const { offset, segment, position } = this.#log.durability.durable;
+    const { offset, segment, position } = this.#parts.durability.durable;
     const rot = this.#log.rot;
     if (rot !== null && rot.offset < offset)
       return { offset: rot.offset, segmentBase: rot.segment, position: rot.position };
@@ -180,7 +189,7 @@ export class LogReader {
    */
   abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
     const aborted: AbortedTransaction[] = [];
-    const { segments } = this.#log;
+    const { segments } = this.#parts;
     for (let i = segments.floor(from); i < segments.length; i++) {
       const segment = segments.at(i)!;
       let marker = segment.baseOffset - 1;
@@ -200,7 +209,8 @@ export class LogReader {
 
   /** Whether the log has the two ends of a transaction, as far as neither was deleted or compacted. */
   #has({ producerId, firstOffset, lastOffset }: AbortedTransaction, segment: Segment): boolean {
-    const { segments, mayHaveHoles } = this.#log;
+    const { segments } = this.#parts;
+    const { mayHaveHoles } = this.#log;
     const marker = segment.headerAt(lastOffset);
     const first = segments.at(segments.floor(firstOffset))!.headerAt(firstOffset);
     const isGone = mayHaveHoles || firstOffset < segments.at(0)!.baseOffset;
@@ -211,7 +221,7 @@ export class LogReader {
 
   #distrust(segment: Segment): never {
     segment.distrustIndexes();
-    this.#log.mend();
+    void this.#log.mend();
     throw new IndexLies(this.#log.name, segment);
   }
 
@@ -220,18 +230,19 @@ export class LogReader {
    * @throws Quarantined where the answer may lie behind rot
    */
   async offsetForTimestamp(timestamp: number): Promise<Found | null> {
-    for (const segment of this.#log.segments.all()) {
+    for (const segment of this.#parts.segments.all()) {
       if (segment.isClosed) continue;
       const { offset: limit, segmentBase, position } = this.#readable;
       if (segment.baseOffset >= limit) break;
       const largest = segment.largestTimestamp;
       if (largest === null || largest.timestamp < timestamp) continue;
       const from = segment.lookupTime(timestamp - 1)?.offset ?? segment.baseOffset;
-      const end = segment.baseOffset === segmentBase ? position : this.#log.durability.writtenSizeOf(segment);
+      const end =
+        segment.baseOffset === segmentBase ? position : this.#parts.durability.writtenSizeOf(segment);
       for (const batch of this.#inOrder(segment, segment.startFor(from), end)) {
         if (batch.maxTimestamp < timestamp || batch.lastOffset < this.#log.logStartOffset) continue;
         // One by one: a compressed batch of some kilobytes can hold millions of records.
-        for (const record of eachRecord(await this.#readChecked(segment, batch))) {
+        for (const record of eachRecord(await this.#checked(segment, batch))) {
           if (record.timestamp >= timestamp && record.offset >= this.#log.logStartOffset)
             return this.#found(record);
         }
@@ -244,7 +255,7 @@ export class LogReader {
   }
 
   /** A batch with its records, as it was written. @throws Quarantined */
-  async #readChecked(segment: Segment, place: BatchPosition): Promise<RecordBatch> {
+  async #checked(segment: Segment, place: BatchPosition): Promise<RecordBatch> {
     const batch = await segment.read(place);
     if (batch.checkCrc()) return batch;
     const { baseOffset: offset, position } = place;
@@ -253,15 +264,52 @@ export class LogReader {
     throw new Quarantined(this.#log.name, this.#log.rot ?? rot);
   }
 
+  /**
+   * Every batch below an offset, checked: for who takes them for the truth about something else. Read on the pool, a
+   * piece at a time.
+   * @throws Quarantined where one is not what was written
+   */
+  async readChecked(endOffset: number, take: (batch: RecordBatch) => void): Promise<void> {
+    const { segments, durability } = this.#parts;
+    let offset = this.#log.logStartOffset;
+    while (offset < endOffset) {
+      const { name, rot, holesUpTo } = this.#log;
+      if (rot !== null) throw new Quarantined(name, rot);
+      const index = segments.floor(offset);
+      const segment = segments.at(index)!;
+      const limit = segments.at(index + 1)?.baseOffset;
+      const { baseOffset: expected } = segment;
+      const until = durability.writtenSizeOf(segment);
+      const from = offset;
+      let read: RecordBatch[] = [];
+      const note = (batch: RecordBatch): void => {
+        if (batch.lastOffset >= from && batch.baseOffset < endOffset) read.push(batch);
+      };
+      const scanned = await scan(
+        segment.log,
+        { from: 0, expected, until, holesUpTo, limit, note },
+        async () => {
+          for (const batch of read) take(batch);
+          read = [];
+          return true;
+        },
+      );
+      const { position, nextOffset, damage: reason } = scanned!;
+      if (reason !== null) this.#condemn({ segment: expected, position, offset: nextOffset, reason });
+      // Compaction may have put another one in its place meanwhile, but not before this offset.
+      offset = limit ?? endOffset;
+    }
+  }
+
   /** The first record with the largest timestamp; null for an empty log. */
   async offsetOfMaxTimestamp(): Promise<Found | null> {
     let largest = -1;
-    for (const segment of this.#log.segments.all())
+    for (const segment of this.#parts.segments.all())
       largest = Math.max(largest, segment.largestTimestamp?.timestamp ?? -1);
     return largest < 0 ? null : this.offsetForTimestamp(largest);
   }
 
   #found({ timestamp, offset }: TimeEntry): Found {
-    return { timestamp, offset, leaderEpoch: this.#log.epochs.epochOf(offset) };
+    return { timestamp, offset, leaderEpoch: this.#parts.epochs.epochOf(offset) };
   }
 }

@@ -89,7 +89,7 @@ const relativeOffsetMax = 0x7fffffff;
  * others of their turn (`flusher.ts`); `durableEndOffset` says how far they are as safe as `flush.mode`
  * promises, and only that much is ever read.
  */
-export class PartitionLog {
+export class PartitionLog implements ReadableLog {
   readonly topic: string;
   readonly partition: number;
   readonly topicId: string;
@@ -173,14 +173,12 @@ export class PartitionLog {
       },
       loaded,
     );
-    this.#reader = new LogReader(
-      new Readable(this, {
-        segments: this.#segments,
-        durability: this.#durability,
-        tail: this.#tail,
-        epochs: this.#epochs,
-      }),
-    );
+    this.#reader = new LogReader(this, {
+      segments: this.#segments,
+      durability: this.#durability,
+      tail: this.#tail,
+      epochs: this.#epochs,
+    });
     deps.deletion.delete(loaded.outlived, config.fileDeleteDelayMs);
     if (loaded.rot !== null) this.#quarantine(loaded.rot);
     // What recovery found unsynced is the background sync's now.
@@ -253,6 +251,11 @@ export class PartitionLog {
   /** Offsets may be missing in the middle, because it was compacted. */
   get mayHaveHoles(): boolean {
     return this.#mayHaveHoles;
+  }
+
+  /** Up to here offsets may be missing, and that is no damage. */
+  get holesUpTo(): number {
+    return this.#mayHaveHoles ? Infinity : this.#logStartOffset;
   }
 
   get latestEpoch(): number {
@@ -491,7 +494,7 @@ export class PartitionLog {
     const { deleteRetentionMs, segmentBytes, segmentIndexBytes, indexIntervalBytes } = this.#config;
     const { segments, firstDirtyOffset, endOffset } = choice;
     return {
-      holesUpTo: this.#holesUpTo,
+      holesUpTo: this.holesUpTo,
       directory: this.directory,
       segments,
       firstDirtyOffset,
@@ -631,7 +634,7 @@ export class PartitionLog {
     return this.#producers.firstUnstableOffset;
   }
 
-  /** For readers of committed records: see `log-reader.ts`, as for the three that follow. @throws IndexLies */
+  /** For readers of committed records: see `log-reader.ts`, as for the four that follow. @throws IndexLies */
   abortedTransactions(from: number, upTo: number): AbortedTransaction[] {
     return this.#reader.abortedTransactions(from, upTo);
   }
@@ -649,6 +652,11 @@ export class PartitionLog {
   /** @throws Quarantined */
   offsetOfMaxTimestamp(): Promise<Found | null> {
     return this.#reader.offsetOfMaxTimestamp();
+  }
+
+  /** @throws Quarantined where a batch is not what was written */
+  readChecked(endOffset: number, take: (batch: RecordBatch) => void): Promise<void> {
+    return this.#reader.readChecked(endOffset, take);
   }
 
   describeProducers(): ProducerSnapshot[] {
@@ -681,7 +689,7 @@ export class PartitionLog {
     for (const [i, segment] of segments.slice(0, -1).entries()) {
       if (!segment.hasLyingIndex || segments[i + 1]!.baseOffset > this.recoveryPoint) continue;
       const { indexIntervalBytes } = this.#config;
-      const log = { fs, directory: this.directory, indexIntervalBytes, holesUpTo: this.#holesUpTo };
+      const log = { fs, directory: this.directory, indexIntervalBytes, holesUpTo: this.holesUpTo };
       try {
         const rot = await mendIndexes(segments.slice(0, i + 2), log, giveWay);
         if (rot !== null) return this.condemn(rot);
@@ -692,51 +700,6 @@ export class PartitionLog {
         events.emit('backgroundFailed', { task: `making an index of ${this.name} again`, error });
         return;
       }
-    }
-  }
-
-  /** Up to here offsets may be missing, and that is no damage. */
-  get #holesUpTo(): number {
-    return this.#mayHaveHoles ? Infinity : this.#logStartOffset;
-  }
-
-  /**
-   * Every batch below an offset, checked: for who takes them for the truth about something else. Read on the pool, a
-   * piece at a time.
-   * @throws Quarantined where one is not what was written
-   */
-  async readChecked(endOffset: number, take: (batch: RecordBatch) => void): Promise<void> {
-    let offset = this.#logStartOffset;
-    while (offset < endOffset) {
-      if (this.#rot !== null) throw new Quarantined(this.name, this.#rot);
-      const index = this.#segments.floor(offset);
-      const segment = this.#segments.at(index)!;
-      const limit = this.#segments.at(index + 1)?.baseOffset;
-      const { baseOffset: expected } = segment;
-      const until = this.#durability.writtenSizeOf(segment);
-      const from = offset;
-      let read: RecordBatch[] = [];
-      const scanned = await scan(
-        segment.log,
-        {
-          ...{ from: 0, expected, until, holesUpTo: this.#holesUpTo, limit },
-          note: (batch) =>
-            void (batch.lastOffset >= from && batch.baseOffset < endOffset && read.push(batch)),
-        },
-        async () => {
-          for (const batch of read) take(batch);
-          read = [];
-          return true;
-        },
-      );
-      const { position, nextOffset, damage: reason } = scanned!;
-      if (reason !== null) {
-        const rot = { segment: expected, position, offset: nextOffset, reason };
-        this.condemn(rot);
-        throw new Quarantined(this.name, rot);
-      }
-      // Compaction may have put another one in its place meanwhile, but not before this offset.
-      offset = limit ?? endOffset;
     }
   }
 
@@ -758,7 +721,7 @@ export class PartitionLog {
       // Compaction takes records of aborted transactions away, and later what tells of them.
       const isTold = replay.isComplete && !this.#mayHaveHoles;
       const audit = new IndexAudit(segment, isTold ? replay : null);
-      const options = { from: 0, expected, until, holesUpTo: this.#holesUpTo, limit };
+      const options = { from: 0, expected, until, holesUpTo: this.holesUpTo, limit };
       const note = (batch: RecordBatch, position: number): void => audit.note(batch, position);
       const scanned = await scan(segment.log, { ...options, note }, pause);
       if (scanned === null) return;
@@ -828,50 +791,5 @@ export class PartitionLog {
     this.#durability.stop();
     this.#deps.events.emit('partitionOffline', { partition: this.name, reason });
     this.onOffline();
-  }
-}
-
-/** A log as its readers see it, whatever moves. A class, because getters of an object literal are made anew for each. */
-class Readable implements ReadableLog {
-  readonly segments: SegmentList;
-  readonly durability: Durability;
-  readonly tail: Tail;
-  readonly epochs: LeaderEpochs;
-  readonly #log: PartitionLog;
-
-  constructor(log: PartitionLog, parts: Pick<ReadableLog, 'segments' | 'durability' | 'tail' | 'epochs'>) {
-    this.segments = parts.segments;
-    this.durability = parts.durability;
-    this.tail = parts.tail;
-    this.epochs = parts.epochs;
-    this.#log = log;
-  }
-
-  get name(): string {
-    return this.#log.name;
-  }
-
-  get logStartOffset(): number {
-    return this.#log.logStartOffset;
-  }
-
-  get logEndOffset(): number {
-    return this.#log.logEndOffset;
-  }
-
-  get rot(): Rot | null {
-    return this.#log.rot;
-  }
-
-  get mayHaveHoles(): boolean {
-    return this.#log.mayHaveHoles;
-  }
-
-  condemn(rot: Rot): void {
-    this.#log.condemn(rot);
-  }
-
-  mend(): void {
-    void this.#log.mend();
   }
 }
