@@ -35,6 +35,8 @@ export class DataDirectory {
   #facts: Facts;
   /** Partitions whose end was cut since the start. */
   readonly #cut = new Set<string>();
+  /** Logs are being opened, so what is cut is kept with all else that this changes. */
+  #isOpening = true;
 
   private constructor(
     fs: FileSystem,
@@ -117,6 +119,7 @@ export class DataDirectory {
     const isNews = cut.length > 0 || this.#cut.size > 0;
     if (isNews || bootId !== this.#bootId || Object.keys(distrusted).length > 0)
       this.#rewrite({ bootId: this.#bootId, distrusted: {}, cut: [...this.#cut] });
+    this.#isOpening = false;
   }
 
   /** The end of a partition's log was cut before the last stop, and perhaps in the page cache alone. */
@@ -124,15 +127,13 @@ export class DataDirectory {
     return this.#facts.cut.includes(partition);
   }
 
-  /** Leaves word that the end of a partition's log is being cut, once a start: how far that came shows nowhere else. */
+  /**
+   * Leaves word that the end of a partition's log is being cut, once a start: how far that came shows nowhere else.
+   * While logs are being opened, `trustAgain` leaves word of all of them.
+   */
   willCut(partition: string): void {
     if (this.#cut.has(partition)) return;
-    this.#rewrite({ cut: [...this.#facts.cut, partition] });
-    this.#cut.add(partition);
-  }
-
-  /** The same while the logs are being opened: `trustAgain` leaves word of all of them. */
-  hasCut(partition: string): void {
+    if (!this.#isOpening) this.#rewrite({ cut: [...this.#facts.cut, partition] });
     this.#cut.add(partition);
   }
 

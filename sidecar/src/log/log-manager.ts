@@ -65,7 +65,6 @@ export class LogManager {
   readonly #foundStarts: Offsets | null;
   #nameSync: Promise<void> = Promise.resolve();
   #nextNameSync: Promise<void> | null = null;
-  #isOpening = true;
   #isCheckpointing = false;
   #isRetaining = false;
 
@@ -102,7 +101,6 @@ export class LogManager {
     const manager = new LogManager(options);
     manager.#openAll();
     options.directory.trustAgain();
-    manager.#isOpening = false;
     return manager;
   }
 
@@ -350,12 +348,6 @@ export class LogManager {
     return log;
   }
 
-  #willCut(name: string): void {
-    const { directory } = this.#options;
-    if (this.#isOpening) directory.hasCut(name);
-    else this.#leaveWord(name, () => directory.willCut(name));
-  }
-
   /** The same for all logs: there may be thousands. */
   #makeLogDeps(): LogDeps {
     const { fs, directory, clock, events, space, tails } = this.#options;
@@ -367,7 +359,7 @@ export class LogManager {
       tails,
       flusher: this.#flusher,
       distrust: (name, from) => this.#leaveWord(name, () => directory.distrust(name, from)),
-      willCut: (name) => this.#willCut(name),
+      willCut: (name) => this.#leaveWord(name, () => directory.willCut(name)),
       syncNames: (path) => this.#syncNames(path),
       quarantine: (name, rot) => this.#leaveWord(name, () => directory.quarantine(name, rot)),
       deletion: this.#deletion,
