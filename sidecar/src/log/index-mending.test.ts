@@ -5,7 +5,7 @@ import type { MemoryFileSystem } from '../vfs/memory.ts';
 import { loseUnsynced } from '../vfs/power-cut.ts';
 import { checkPartition, expectedOf } from './log-check.ts';
 import { IndexLies } from './log-reader.ts';
-import { openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
+import { changeFile, openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
 import type { AbortedTransaction } from './transaction-index.ts';
 
@@ -54,17 +54,6 @@ const indexesOf = (fs: MemoryFileSystem): [name: string, bytes: string][] =>
     )
     .map((name) => [name, readFile(fs, name)!.toString('hex')]);
 
-/** Changes a file under a broker that has it open. */
-function change(fs: MemoryFileSystem, path: string, by: (bytes: Buffer) => void): void {
-  const file = fs.open(path, 'write');
-  const bytes = Buffer.alloc(file.size());
-  file.readNow(bytes, 0);
-  by(bytes);
-  file.writeNow([bytes], 0);
-  file.syncNow();
-  file.release();
-}
-
 const noise = (bytes: Buffer): void => void bytes.fill(0xa5);
 const zeros = (bytes: Buffer): void => void bytes.fill(0);
 
@@ -86,7 +75,7 @@ describe.each(['.index', '.timeindex'])('an %s of a closed segment', (suffix) =>
     const logs = await aLog();
     const log = logs.log();
     const expected = [await times(log, 1_700_000_000_000), indexesOf(logs.fs)];
-    change(logs.fs, filesOf(logs.fs, suffix)[1]!, noise);
+    changeFile(logs.fs, filesOf(logs.fs, suffix)[1]!, noise);
     expect(await times(log, 1_700_000_000_000)).toEqual(expected[0]);
     await until(logs, logs.logs.retain());
     expect([await times(log, 1_700_000_000_000), indexesOf(logs.fs)]).toEqual(expected);
@@ -104,7 +93,7 @@ describe.each(['.index', '.timeindex'])('an %s of a closed segment', (suffix) =>
     const expected = indexesOf(logs.fs);
     await until(logs, logs.logs.scrub());
     expect(logs.happened('indexRebuilt')).toEqual([]);
-    change(logs.fs, filesOf(logs.fs, suffix)[1]!, by);
+    changeFile(logs.fs, filesOf(logs.fs, suffix)[1]!, by);
     await until(logs, logs.logs.scrub());
     expect(indexesOf(logs.fs)).toEqual(expected);
     expect(logs.happened('indexRebuilt')).toHaveLength(1);
@@ -115,7 +104,7 @@ test('a crash at any moment of making an index again leaves a log that is as goo
   const logs = await aLog();
   const expected = await times(logs.log(), 1_700_000_000_000);
   const aborted = logs.log().abortedTransactions(0, 100);
-  change(logs.fs, filesOf(logs.fs, '.timeindex')[1]!, noise);
+  changeFile(logs.fs, filesOf(logs.fs, '.timeindex')[1]!, noise);
   await times(logs.log(), 1_700_000_000_000);
   const crashed: MemoryFileSystem[] = [];
   logs.fs.beforeOperation = () => void crashed.push(logs.fs.afterKill(), logs.fs.afterPowerCut(loseUnsynced));
@@ -157,7 +146,7 @@ describe('a transaction index of a closed segment', () => {
     const logs = await aLog();
     const log = logs.log();
     const [right, files] = [told(log), indexesOf(logs.fs)];
-    change(logs.fs, filesOf(logs.fs, '.txnindex')[1]!, by);
+    changeFile(logs.fs, filesOf(logs.fs, '.txnindex')[1]!, by);
     for (const [i, answer] of told(log).entries()) if (answer !== null) expect(answer).toEqual(right[i]);
     expect(told(log)).toContain(null);
     await until(logs, log.mend());
@@ -172,7 +161,7 @@ describe('a transaction index of a closed segment', () => {
     // From here to the true one lie records of the same transaction, so nothing that a lookup can see is wrong.
     [
       'begins a transaction late',
-      (fs: MemoryFileSystem, path: string) => change(fs, path, (bytes) => late(bytes)),
+      (fs: MemoryFileSystem, path: string) => changeFile(fs, path, (bytes) => late(bytes)),
     ],
   ])('that %s is found by a start and a scrub, and by a check', async (_, damage) => {
     const before = await aLog();
@@ -194,7 +183,7 @@ describe('a transaction index of a closed segment', () => {
     const logs = await aLog();
     const [right, files] = [told(logs.log()), indexesOf(logs.fs)];
     for (const path of filesOf(logs.fs, '.snapshot')) logs.fs.remove(path);
-    change(logs.fs, filesOf(logs.fs, '.txnindex').at(-1)!, noise);
+    changeFile(logs.fs, filesOf(logs.fs, '.txnindex').at(-1)!, noise);
     expect(told(logs.log())).toContain(null);
     await until(logs, logs.log().mend());
     expect(told(logs.log())).toEqual(right);

@@ -6,7 +6,7 @@ import type { MemoryFileSystem } from '../vfs/memory.ts';
 import { checkPartition, expectedOf, type PartitionCheck } from './log-check.ts';
 import { dump } from './log-dump.ts';
 import { planSkipping, planTruncation, repair, type Repair } from './log-repair.ts';
-import { batchOf, openMemoryLogs, smallLogs, type MemoryLogs } from './memory-logs.ts';
+import { batchOf, changeFile, openMemoryLogs, smallLogs, type MemoryLogs } from './memory-logs.ts';
 
 const directory = '/data/orders-0';
 
@@ -22,15 +22,8 @@ async function aDisk(): Promise<MemoryFileSystem> {
   return logs.fs.afterKill();
 }
 
-function change(disk: MemoryFileSystem, name: string, by: (bytes: Buffer) => void): void {
-  const file = disk.open(`${directory}/${name}`, 'write');
-  const bytes = Buffer.alloc(file.size());
-  file.readNow(bytes, 0);
-  by(bytes);
-  file.writeNow([bytes], 0);
-  file.syncNow();
-  file.release();
-}
+const change = (disk: MemoryFileSystem, name: string, by: (bytes: Buffer) => void): void =>
+  changeFile(disk, `${directory}/${name}`, by);
 
 const check = (disk: MemoryFileSystem): PartitionCheck =>
   checkPartition(disk, directory, expectedOf(disk, '/data', 'orders-0'));

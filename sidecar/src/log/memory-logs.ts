@@ -118,6 +118,17 @@ function recordEvents(events: EventBus, happened: Map<string, unknown[]>): void 
   };
 }
 
+/** Changes a file's bytes where they lie, also under a broker that has it open. */
+export function changeFile(fs: MemoryFileSystem, path: string, by: (bytes: Buffer) => void): void {
+  const file = fs.open(path, 'write');
+  const bytes = Buffer.alloc(file.size());
+  file.readNow(bytes, 0);
+  by(bytes);
+  file.writeNow([bytes], 0);
+  file.syncNow();
+  file.release();
+}
+
 /** One batch of records with these values. */
 export function batchOf(values: readonly string[], options: BatchOptions & { timestamp?: number } = {}) {
   const { timestamp = 1_700_000_000_000, ...rest } = options;
