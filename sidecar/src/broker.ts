@@ -25,10 +25,10 @@ import { Metrics } from './metrics.ts';
 import { ReplicaManager } from './replication/replica-manager.ts';
 import { BufferPool } from './server/buffer-pool.ts';
 import { Dispatcher } from './server/dispatch.ts';
+import { FrameMemory } from './server/frame-memory.ts';
 import type { Handler } from './server/handler.ts';
 import { handlersOf } from './server/handlers.ts';
 import { Listener } from './server/listener.ts';
-import { FrameMemory } from './server/frame-memory.ts';
 import { MemoryBudget } from './server/memory-budget.ts';
 import type { Sending } from './server/outbox.ts';
 import type { Self } from './server/self.ts';
@@ -115,8 +115,9 @@ async function open(
   const logConfigs = new WeakMap<TopicImage, LogConfig>();
   const logConfig = (topic: TopicImage | undefined): LogConfig => {
     if (topic === undefined) return config.logConfig({});
-    const known = logConfigs.get(topic) ?? config.logConfig(topic.configs, topic.isInternal);
-    logConfigs.set(topic, known);
+    let known = logConfigs.get(topic);
+    if (known === undefined)
+      logConfigs.set(topic, (known = config.logConfig(topic.configs, topic.isInternal)));
     return known;
   };
   const tails = new TailCache(config.long('tail.cache.bytes'));

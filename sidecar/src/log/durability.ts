@@ -299,7 +299,7 @@ export class Durability {
       await this.#writeSnapshots(upTo.offset);
       for (const segment of sealed) segment.rest();
     } catch (error) {
-      return this.#fail(`a sync failed: ${(error as Error).message}`);
+      return this.#syncFailed(error);
     } finally {
       this.#isSyncing = false;
       this.#deps.tail.synced(this.#syncingBytes);
@@ -328,7 +328,7 @@ export class Durability {
     try {
       upTo.segment.log.syncNow();
     } catch (error) {
-      this.#fail(`a sync failed: ${(error as Error).message}`);
+      this.#syncFailed(error);
       return true;
     }
     this.#unsynced.clear();
@@ -374,7 +374,7 @@ export class Durability {
     try {
       syncNamesNow(this.#deps.fs, this.#deps.directory);
     } catch (error) {
-      this.#fail(`a sync failed: ${(error as Error).message}`);
+      this.#syncFailed(error);
       throw error;
     }
   }
@@ -436,6 +436,10 @@ export class Durability {
     if (end.offset <= this.#durable.offset) return;
     this.#durable = end.offset === this.#written.offset ? this.#written : end;
     this.#deps.moved();
+  }
+
+  #syncFailed(error: unknown): void {
+    this.#fail(`a sync failed: ${(error as Error).message}`);
   }
 
   #fail(reason: string): void {

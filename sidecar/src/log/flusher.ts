@@ -35,8 +35,8 @@ export interface FlushedLog {
  * Group commit. Appends of one turn of the event loop are written together at its end, one gathered write a
  * segment; in sync mode one fdatasync a file follows on the pool, all files side by side, and what arrives
  * meanwhile is the next group. Only while one log alone gets a little at a time does the loop sync it, since the
- * two hops to the pool and back would be a third of what its producer waits. Behind every mode a background sync keeps the unsynced tail short, so that a
- * restart has little to scan.
+ * two hops to the pool and back would be a third of what its producer waits. Behind every mode a background sync
+ * keeps the unsynced tail short, so that a restart has little to scan.
  */
 export class Flusher {
   readonly tail: UnsyncedTail;

@@ -61,7 +61,7 @@ class Appending {
   readonly #answer: { topic: TopicOf<typeof produce>; partitions: PartitionAnswer[] }[] = [];
   readonly #resolve: (answer: Answer<typeof produce>) => void;
   readonly #reject: (mistake: unknown) => void;
-  readonly #spent: () => void;
+  readonly #call: Call;
   /** Everything was appended, and is in its file; readers do not get it from the memory in which it came. */
   #isSpent = true;
   #pending = 1;
@@ -79,7 +79,7 @@ class Appending {
     this.#deadlines = deadlines;
     this.#resolve = resolve;
     this.#reject = reject;
-    this.#spent = () => call.bytesSpent();
+    this.#call = call;
     const acksValid = request.acks === 1 || request.acks === -1;
     for (const topic of request.topicData) {
       const partitions: PartitionAnswer[] = [];
@@ -163,7 +163,7 @@ class Appending {
   #finish(): void {
     // What was refused has had it all, or it is with somebody who has not told.
     const isWhole = this.#answer.every(({ partitions }) => partitions.every((each) => each.errorCode === 0));
-    if (this.#isSpent && isWhole) this.#spent();
+    if (this.#isSpent && isWhole) this.#call.bytesSpent();
     this.#resolve({
       responses: this.#answer.map(({ topic, partitions }) => ({
         name: topic.name,
