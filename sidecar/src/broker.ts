@@ -24,6 +24,7 @@ import { LoopStall } from './loop-stall.ts';
 import { Metrics } from './metrics.ts';
 import { ReplicaManager } from './replication/replica-manager.ts';
 import { BufferPool } from './server/buffer-pool.ts';
+import { BusyPoll } from './server/busy-poll.ts';
 import { Dispatcher } from './server/dispatch.ts';
 import { FrameMemory } from './server/frame-memory.ts';
 import type { Handler } from './server/handler.ts';
@@ -332,6 +333,7 @@ function openListener(
     sendfile: config.bool('sendfile.enable'),
     sent: { memory: 0, sendfile: 0, copy: 0 },
   };
+  const busyPoll = new BusyPoll(config.int('busy.poll.us') / 1_000, clock);
   const listener = new Listener({
     ...config.listener,
     connectionsMax: config.int('max.connections'),
@@ -351,6 +353,7 @@ function openListener(
       }),
       budget,
       memory,
+      busyPoll,
       sending,
       limits: {
         frameBytesMax: config.int('socket.request.max.bytes'),

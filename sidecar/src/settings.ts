@@ -29,6 +29,8 @@ const actedOn: Readonly<Record<string, string>> = {
   'auto.create.topics.enable': 'a topic that a client asks for and that is not there is made',
   'broker.id': 'the older name of node.id, used where that is not given',
   'broker.rack': 'the rack that clients are told',
+  'busy.poll.us':
+    'a request that follows another of the same connection within so many microseconds keeps the broker awake as long, while no other connection sends; 0 lets it sleep at once',
   'compression.gzip.level': 'how hard gzip tries where compression.type is gzip',
   'compression.type':
     'the codec that batches are stored in; producer keeps them as they came, any other compresses anew what came in another',
@@ -127,6 +129,7 @@ const ownDefaults: Readonly<Record<string, string>> = {
 /** Settings that Kafka does not have, in the same form. */
 const ownBrokerSettings = `
 admin.listener string 127.0.0.1:9644
+busy.poll.us int 250 0..10000
 disk.min.free.bytes long 268435456 0..
 disk.reserve.bytes long 4194304 0..
 flush.mode string - sync/interval/os

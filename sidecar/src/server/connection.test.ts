@@ -14,6 +14,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { BrokerInMemory } from '../broker-in-memory.ts';
 import { EventBus } from '../events.ts';
 import { ManualClock } from '../manual-clock.ts';
+import { BusyPoll } from './busy-poll.ts';
 import type { Connection } from './connection.ts';
 import { Dispatcher } from './dispatch.ts';
 import { handler, type Handler } from './handler.ts';
@@ -80,6 +81,7 @@ async function listening(
       dispatcher: new Dispatcher(handlers, { now: () => clock.monotonic(), observe: () => {} }),
       budget,
       memory: new FrameMemory(),
+      busyPoll: new BusyPoll(0, clock),
       sending,
       limits: {
         frameBytesMax: options.frameBytesMax ?? 100 * mebibyte,

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { FrameCutter, WireError } from '@rookery/wire';
 import { releaseSpans } from '../vfs/file-region.ts';
+import type { BusyPoll } from './busy-poll.ts';
 import type { Dispatcher, Reply } from './dispatch.ts';
 import { FrameRefused } from './frame-refused.ts';
 import type { FrameMemory } from './frame-memory.ts';
@@ -21,6 +22,7 @@ export interface ConnectionDeps {
   readonly dispatcher: Dispatcher;
   readonly budget: MemoryBudget;
   readonly memory: FrameMemory;
+  readonly busyPoll: BusyPoll;
   readonly sending: Sending;
   readonly limits: ConnectionLimits;
   readonly traffic: { bytesIn: number; bytesOut: number };
@@ -232,6 +234,7 @@ export class Connection {
       isSpent: false,
     };
     this.#admitted = 0;
+    if (slot.taken === 0) this.#deps.busyPoll.came(this);
     this.#slots.push(slot);
     let reply: Reply | Promise<Reply>;
     try {
@@ -289,6 +292,7 @@ export class Connection {
     if (this.#admitted > 0) this.#deps.budget.give(this.#admitted);
     for (const letGo of this.#releases) letGo();
     this.#releases.clear();
+    this.#deps.busyPoll.forget(this);
     this.#deps.closed(this, this.#reason);
   }
 }
