@@ -123,6 +123,11 @@ export class Durability {
     return this.#written;
   }
 
+  /** The names of the files, and what else is synced with them, are not durable before the next sync. */
+  get isNameless(): boolean {
+    return this.#isNameless;
+  }
+
   get durable(): End {
     return this.#durable;
   }

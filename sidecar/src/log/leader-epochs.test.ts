@@ -110,3 +110,18 @@ test('in quarantine they are known, and nothing is written', async () => {
   expect([0, 5, 6, 7].map((offset) => logs.log().epochOf(offset))).toEqual([0, 2, 3, 3]);
   expect(disk.exists(file)).toBe(false);
 });
+
+test('the epoch in which a log begins anew, after it was cut down to nothing, outlives the power', async () => {
+  const logs = openMemoryLogs();
+  const log = logs.log();
+  log.assignLeaderEpoch(0, 0);
+  log.appendAsLeader([batchOf(['cut off'])], 0);
+  await logs.settle();
+  const cut = log.truncateTo(0);
+  await logs.settle();
+  await cut;
+  log.assignLeaderEpoch(1, 0);
+  log.appendAsLeader([batchOf(['written again'])], 1);
+  await logs.settle();
+  expect(String(readFile(logs.fs.afterPowerCut(loseUnsynced), file))).toBe('0\n1\n1 0\n');
+});

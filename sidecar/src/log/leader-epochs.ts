@@ -31,10 +31,12 @@ export class LeaderEpochs {
   /**
    * Durable before it returns: no batch of an epoch may be on disk without the epoch's beginning. But for the first
    * one of a log that is new: that becomes durable with the names of its files.
+   * @param isNameless these are still to be made durable, before anything is acknowledged
    */
-  assign(epoch: number, startOffset: number): void {
+  assign(epoch: number, startOffset: number, isNameless: boolean): void {
     if (epoch <= this.latest) return;
-    const isFirst = this.#starts.length === 0 && startOffset === 0;
+    // Being first is not enough: a log cut down to nothing begins again under names that nobody syncs a second time.
+    const isFirst = isNameless && this.#starts.length === 0 && startOffset === 0;
     // An epoch in which nothing was written has no offsets: the next one begins in its place.
     this.#starts = [
       ...this.#starts.filter((start) => start.startOffset < startOffset),

@@ -267,7 +267,7 @@ export class PartitionLog implements ReadableLog {
   }
 
   assignLeaderEpoch(epoch: number, startOffset: number): void {
-    this.#epochs.assign(epoch, startOffset);
+    this.#epochs.assign(epoch, startOffset, this.#durability.isNameless);
   }
 
   endOffsetForEpoch(epoch: number): { leaderEpoch: number; endOffset: number } {
