@@ -166,6 +166,24 @@ describe('what an acknowledgement covers', () => {
     expect(orders.recoveryPoint).toBe(1);
   });
 
+  test('the background sync has some logs in hand at once, and comes to all of them', async () => {
+    const { fs, log, clock, settle } = openMemoryLogs({ config: { flushMode: 'os' } });
+    const logs = Array.from({ length: 100 }, (_, i) => log(`topic-${i}`));
+    const waiting: (() => void)[] = [];
+    fs.untilSynced = () => new Promise((resolve) => waiting.push(resolve));
+    for (const each of logs) append(each, 'a');
+    await settle();
+    clock.advance(1_000);
+    await settle();
+    for (let turns = 0; waiting.length > 0; turns++) {
+      expect(turns).toBeLessThan(100);
+      expect(waiting.length).toBeLessThan(50);
+      for (const through of waiting.splice(0)) through();
+      await settle();
+    }
+    expect(logs.map(({ recoveryPoint }) => recoveryPoint)).toEqual(logs.map(() => 1));
+  });
+
   test('in os mode an acknowledgement waits for the disk while too much is unsynced', async () => {
     const { fs, log, settle } = openMemoryLogs({ config: { flushMode: 'os' }, unsyncedBytesMax: 2_000 });
     const logs = ['a', 'b', 'c', 'd', 'e'].map((topic) => log(topic));

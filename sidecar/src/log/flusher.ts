@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { Descriptors } from '../vfs/descriptor-budget.ts';
 import { DiskPace } from './disk-pace.ts';
+import { sideBySide } from './side-by-side.ts';
 import { SoleLog } from './sole-log.ts';
 import { UnsyncedTail } from './unsynced-tail.ts';
 
@@ -9,6 +10,11 @@ const mebibyte = 1024 * 1024;
 const backgroundMs = 1_000;
 /** How much may be written before it is synced, whatever `flush.mode` says. */
 const backgroundBytes = 64 * mebibyte;
+/**
+ * How many logs the background sync has in hand. It keeps the pool's threads busy; thousands of logs at once would
+ * take no less time, but memory, and a sync for which a producer waits would come behind them all.
+ */
+const backgroundAtOnce = 32;
 /** How much may be unsynced at all. */
 export const unsyncedBytesMax = 256 * mebibyte;
 
@@ -153,7 +159,7 @@ export class Flusher {
   #background(): void {
     this.stop();
     this.#bytesAtBackground = this.tail.writtenBytes;
-    void Promise.all([...this.#unsynced].map((log) => this.#sync(log))).then(() => {
+    void sideBySide([...this.#unsynced], backgroundAtOnce, (log) => this.#sync(log)).then(() => {
       this.#synced();
       if (this.#unsynced.size > 0)
         this.#timer ??= this.#clock.after(this.#patience(), () => this.#background());

@@ -14,6 +14,7 @@ import { PartitionLog, type LogDeps } from './partition-log.ts';
 import { Scrubber } from './scrubber.ts';
 import { SegmentDeletion } from './segment-deletion.ts';
 import { logSuffix, segmentName } from './segment.ts';
+import { sideBySide } from './side-by-side.ts';
 import type { TailCache } from './tail-cache.ts';
 
 export interface LogManagerOptions {
@@ -248,15 +249,16 @@ export class LogManager {
     this.#deletion.stop();
     this.#flusher.stop();
     this.#scrubber.stop();
-    const logs = [...this.#logs.values()];
-    const whole: boolean[] = [];
-    // Some at a time: each opens a few files, and there may be more logs than descriptors.
-    for (let i = 0; i < logs.length; i += closedAtOnce)
-      whole.push(...(await Promise.all(logs.slice(i, i + closedAtOnce).map((log) => log.close()))));
+    let areWhole = true;
+    // Each opens a few files, and there may be more logs than descriptors.
+    await sideBySide([...this.#logs.values()], closedAtOnce, async (log) => {
+      const isWhole = await log.close();
+      areWhole &&= isWhole;
+    });
     this.#recoveryPoints.writeNow(this.#offsets((log) => log.recoveryPoint));
     this.#startOffsets.writeNow(this.#offsets((log) => log.logStartOffset));
     this.#highWatermarks.writeNow(this.#offsets((log) => log.highWatermark));
-    if (whole.every(Boolean)) this.#options.directory.markCleanStop();
+    if (areWhole) this.#options.directory.markCleanStop();
   }
 
   #openCleaner(checkpoint: () => Promise<void>): Cleaner | null {
