@@ -38,19 +38,18 @@ export class ReplicaManager {
     this.#options = options;
   }
 
-  /** Brings the hosted partitions in line with the image; of the first image all are there when it returns. */
+  /** Brings the hosted partitions in line with the image; those that are on disk are there when it returns. */
   apply(image: ClusterImage): void {
-    const isFirst = this.#image === null;
     this.#image = image;
     for (const [topicId, partitions] of this.#partitions) {
       if (image.topicById(topicId) === undefined) this.#drop(topicId, partitions);
     }
     for (const topic of image.topics()) if (this.#applied.get(topic.id) !== topic) this.#applyTopic(topic);
-    this.#makeSome(isFirst ? Infinity : madeAtOnce);
+    this.#makeSome();
   }
 
-  #makeSome(count: number): void {
-    for (let made = 0; made < count && this.#unmade.length > 0;) {
+  #makeSome(): void {
+    for (let made = 0; made < madeAtOnce && this.#unmade.length > 0;) {
       const { topicId, index } = this.#unmade.pop()!;
       const topic = this.#image!.topicById(topicId);
       if (topic === undefined || this.#partitions.get(topicId)?.has(index)) continue;
@@ -61,7 +60,7 @@ export class ReplicaManager {
       this.#isMaking = true;
       this.#options.clock.nextTurn(() => {
         this.#isMaking = false;
-        if (!this.#isClosed) this.#makeSome(madeAtOnce);
+        if (!this.#isClosed) this.#makeSome();
       });
     }
   }
@@ -78,8 +77,8 @@ export class ReplicaManager {
       if (hosted !== undefined) {
         hosted.become(this.#role(topic, index));
         hosted.configure(logConfig(topic), minInSyncReplicas(topic));
-      } else if (!topic.isInternal || this.#isOnDisk(topic, index))
-        this.#unmade.push({ topicId: topic.id, index });
+      } else if (this.#isOnDisk(topic, index)) this.#tryHost(topic, index);
+      else if (!topic.isInternal) this.#unmade.push({ topicId: topic.id, index });
     }
     this.#applied.set(topic.id, topic);
   }
