@@ -144,6 +144,7 @@ async function open(
     configOf: (name) => logConfig(view.image.topicByName(name)),
   });
   opened.push(() => logs.close());
+  await logs.recovered;
   const retention = clock.every(config.long('log.retention.check.interval.ms'), () => void logs.retain());
   opened.push(() => retention.cancel());
   const expiry = clock.every(config.int('producer.id.expiration.check.interval.ms'), () =>

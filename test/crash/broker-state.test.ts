@@ -29,13 +29,19 @@ const asking = (asked: ReadonlyMap<string, Asked>, name: string, value: string):
   return new Map(asked).set(name, { acknowledged, pending: [...pending, value] });
 };
 
-/** Those that were asked for before it have come to be, or not; either way they are behind. */
-const answered = (asked: ReadonlyMap<string, Asked>, name: string, value: string): Map<string, Asked> => {
+/**
+ * Those that were asked for before it have come to be, or not; either way they are behind. One whose answer comes
+ * after that of a later one is behind already.
+ */
+const answered = (
+  asked: ReadonlyMap<string, Asked>,
+  name: string,
+  value: string,
+): ReadonlyMap<string, Asked> => {
   const { pending } = asked.get(name) ?? unknown;
-  return new Map(asked).set(name, {
-    acknowledged: value,
-    pending: pending.slice(pending.indexOf(value) + 1),
-  });
+  const place = pending.indexOf(value);
+  if (place < 0) return asked;
+  return new Map(asked).set(name, { acknowledged: value, pending: pending.slice(place + 1) });
 };
 
 async function brokenPromises(broker: StatefulBroker, told: Told): Promise<string[]> {

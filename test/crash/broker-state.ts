@@ -60,7 +60,7 @@ export class StatefulBroker {
 
   static async boot(disk: MemoryFileSystem, now: number): Promise<StatefulBroker> {
     const clock = new ManualClock({ now });
-    const machine = new Machine(disk, () => config, clock);
+    const machine = await Machine.boot(disk, () => config, clock);
     if (machine.log(offsetsTopic) === undefined) machine.create(offsetsTopic);
     const opening = FileMetaStore.open(disk, `${dataDirectory}/metadata.journal`, clock);
     return new StatefulBroker(machine, await finished(machine, opening));

@@ -1,5 +1,4 @@
 import { hash } from 'node:crypto';
-import { ManualClock } from '@rookery/sidecar/rooms/manual-clock';
 import { MemoryFileSystem, type Operation } from '@rookery/sidecar/rooms/vfs/memory';
 import { loseAfter, loseSome, loseUnsynced, tear, tears } from '@rookery/sidecar/rooms/vfs/power-cut';
 import { encodeBatch, RecordBatch } from '@rookery/wire';
@@ -95,7 +94,7 @@ export class Campaign {
       });
     const { believes } = planted;
     const workload = new Workload(random, watched, believes === undefined ? { disk } : { disk, believes });
-    workload.boot();
+    await workload.boot();
     this.tally.lives++;
     for (let step = 0; step < steps && !isOver(); step++) {
       await workload.step();
@@ -121,19 +120,19 @@ export class Campaign {
     const fail = (how: string, broken: readonly string[]): void => {
       if (broken.length > 0) throw new BrokenPromise(`${state.how}${how}`, state.disk, broken);
     };
-    const boot = (disk: MemoryFileSystem, how: string): Machine => {
+    const boot = async (disk: MemoryFileSystem, how: string): Promise<Machine> => {
       this.tally.boots++;
       try {
-        return new Machine(disk, configOf, new ManualClock());
+        return await Machine.boot(disk, configOf);
       } catch (error) {
         throw new BrokenPromise(`${state.how}${how}`, state.disk, [String(error)]);
       }
     };
     // On a copy, so that what the crash left can be told when its recovery fails.
-    const machine = boot(state.disk.afterKill(), '');
+    const machine = await boot(state.disk.afterKill(), '');
     const operations = machine.disk.operations.length;
     fail('', brokenClaims(machine, state.promises));
-    const again = boot(machine.kill(), ', recovered again');
+    const again = await boot(machine.kill(), ', recovered again');
     if (stateOf(again) !== stateOf(machine))
       fail(', recovered again', [`it was ${stateOf(machine)}\n  it is ${stateOf(again)}`]);
     fail(', recovered again', brokenClaims(again, state.promises));
@@ -141,7 +140,7 @@ export class Campaign {
       fail('', await brokenTimeLookups(machine, state.promises));
       const grown = await goOn(machine, state.promises);
       fail(', gone on', brokenClaims(machine, grown));
-      fail(', gone on, killed', brokenClaims(boot(machine.kill(), ', gone on, killed'), grown));
+      fail(', gone on, killed', brokenClaims(await boot(machine.kill(), ', gone on, killed'), grown));
     }
     return operations;
   }
@@ -157,7 +156,7 @@ export class Campaign {
       if (disk.operations.length !== at) return;
       second = isKill ? disk.afterKill() : disk.afterPowerCut(loseSome(chance));
     };
-    new Machine(disk, configOf, new ManualClock());
+    await Machine.boot(disk, configOf);
     disk.beforeOperation = null;
     if (second === null) return;
     const print = (second as MemoryFileSystem).fingerprint(dataDirectory, digest);

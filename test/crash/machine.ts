@@ -26,12 +26,26 @@ export class Machine {
   readonly #directory: DataDirectory;
   readonly #syncs: (() => void)[] = [];
 
-  /** Boots: everything that recovery does is done when it returns. */
-  constructor(
+  /** Boots: everything that recovery does is done when it resolves. */
+  static async boot(
     disk: MemoryFileSystem,
     configOf: (topic: string) => LogConfig,
     clock = new ManualClock(),
     events = new EventBus(),
+  ): Promise<Machine> {
+    const machine = new Machine(disk, configOf, clock, events);
+    let isRecovered = false;
+    void machine.logs.recovered.then(() => (isRecovered = true));
+    await settled();
+    while (!isRecovered) await machine.finishSync();
+    return machine;
+  }
+
+  private constructor(
+    disk: MemoryFileSystem,
+    configOf: (topic: string) => LogConfig,
+    clock: ManualClock,
+    events: EventBus,
   ) {
     this.disk = disk;
     this.clock = clock;

@@ -44,11 +44,15 @@ class Real {
   machine: Machine;
   readonly #config: LogConfig;
 
-  constructor(own: LogConfig) {
+  private constructor(machine: Machine, own: LogConfig) {
     this.#config = own;
-    this.machine = new Machine(new MemoryFileSystem(), () => own);
-    this.machine.create(topic).assignLeaderEpoch(0, 0);
+    this.machine = machine;
+    machine.create(topic).assignLeaderEpoch(0, 0);
     this.log.onDurable = () => {};
+  }
+
+  static async boot(own: LogConfig): Promise<Real> {
+    return new Real(await Machine.boot(new MemoryFileSystem(), () => own), own);
   }
 
   get log(): PartitionLog {
@@ -64,9 +68,9 @@ class Real {
     await work;
   }
 
-  boot(disk: MemoryFileSystem, { leaderEpoch }: History): void {
+  async reboot(disk: MemoryFileSystem, { leaderEpoch }: History): Promise<void> {
     const now = this.machine.clock.now();
-    this.machine = new Machine(disk, () => this.#config, new ManualClock({ now }));
+    this.machine = await Machine.boot(disk, () => this.#config, new ManualClock({ now }));
     const log = this.machine.log(topic) ?? this.machine.create(topic);
     // Whoever leads says so at every start.
     log.assignLeaderEpoch(leaderEpoch, log.logEndOffset);
@@ -150,9 +154,9 @@ const others = fc.constantFrom(
     history.leaderEpoch++;
     log.assignLeaderEpoch(history.leaderEpoch, log.logEndOffset);
   }),
-  step('restart', async (history, real) => real.boot(await real.machine.stop(), history)),
-  step('kill', (history, real) => real.boot(real.machine.kill(), history)),
-  step('lose power', (history, real) => real.boot(real.machine.losePower(loseUnsynced), history)),
+  step('restart', async (history, real) => real.reboot(await real.machine.stop(), history)),
+  step('kill', (history, real) => real.reboot(real.machine.kill(), history)),
+  step('lose power', (history, real) => real.reboot(real.machine.losePower(loseUnsynced), history)),
 );
 
 const steps = fc.commands([append, append, append, truncate, deleteBefore, passTime, others, others], {
@@ -167,10 +171,10 @@ test.each([
 ])('%s is what a list of its batches is, whatever is done to it', { timeout: 3_600_000 }, async (_, own) => {
   await fc.assert(
     fc.asyncProperty(steps, (commands) =>
-      fc.asyncModelRun(() => {
+      fc.asyncModelRun(async () => {
         const history = new History(topic, own);
         history.existence = 'there';
-        return { model: history, real: new Real(own) };
+        return { model: history, real: await Real.boot(own) };
       }, commands),
     ),
     { numRuns, ...replayed },

@@ -93,8 +93,8 @@ export class Workload {
     return this.#running!;
   }
 
-  boot(): void {
-    this.#boot(this.#options.disk ?? new MemoryFileSystem());
+  async boot(): Promise<void> {
+    await this.#boot(this.#options.disk ?? new MemoryFileSystem());
     for (const history of this.histories) if (history.topic !== 'fleeting') this.#create(history);
   }
 
@@ -191,16 +191,16 @@ export class Workload {
 
   async restart(): Promise<void> {
     // The directory keeps its lock until the very end, and a promise made while stopping counts too.
-    this.#reboot(await this.machine.stop(), 'kill');
+    await this.#reboot(await this.machine.stop(), 'kill');
   }
 
-  kill(): void {
-    this.#reboot(this.machine.kill(), 'kill');
+  async kill(): Promise<void> {
+    await this.#reboot(this.machine.kill(), 'kill');
   }
 
-  losePower(): void {
+  async losePower(): Promise<void> {
     const chance = (): number => this.#random.next();
-    this.#reboot(this.machine.losePower(loseSome(chance)), 'power cut');
+    await this.#reboot(this.machine.losePower(loseSome(chance)), 'power cut');
   }
 
   /** The topic that comes and goes: deleted when it is there, made anew when it is not. */
@@ -256,19 +256,19 @@ export class Workload {
     log.assignLeaderEpoch(history.leaderEpoch, 0);
   }
 
-  #boot(disk: MemoryFileSystem): void {
+  async #boot(disk: MemoryFileSystem): Promise<void> {
     this.#watch(disk, (kind) => this.#promises(kind));
-    this.#running = new Machine(disk, configOf, new ManualClock({ now: this.#now }));
+    this.#running = await Machine.boot(disk, configOf, new ManualClock({ now: this.#now }));
   }
 
-  #reboot(disk: MemoryFileSystem, kind: CrashKind): void {
+  async #reboot(disk: MemoryFileSystem, kind: CrashKind): Promise<void> {
     const promises = this.#promises(kind);
     this.#now = this.machine.clock.now();
     this.machine.disk.beforeOperation = null;
     this.#running = null;
     const there = new Set(this.histories.filter(({ existence }) => existence === 'there'));
     if (kind === 'power cut') for (const history of this.histories) history.powerCut();
-    this.#boot(disk);
+    await this.#boot(disk);
     const broken = brokenClaims(this.machine, promises);
     if (broken.length > 0) throw new BrokenPromise(`after a ${kind} of the life itself`, disk, broken);
     for (const history of this.histories) {

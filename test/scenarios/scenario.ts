@@ -34,8 +34,11 @@ export class Scenario {
   #now = bornAt;
   #seen: string[] = [];
 
-  constructor() {
-    this.#boot();
+  /** On a disk that is empty. */
+  static async boot(): Promise<Scenario> {
+    const scenario = new Scenario();
+    await scenario.#boot();
+    return scenario;
   }
 
   /** Does what a line says, and returns what is to be seen of it, events included. */
@@ -84,7 +87,7 @@ export class Scenario {
     stop: async () => this.#end(await this.#machine.stop()),
     kill: () => this.#end(this.#machine.kill()),
     'cut-power': () => this.#end(this.#machine.losePower(loseUnsynced)),
-    boot: () => quietly(this.#boot()),
+    boot: async () => quietly(await this.#boot()),
     flip: (path, position) => {
       this.#damage(path!, (bytes) => {
         bytes[Number(position)]! ^= 0xff;
@@ -148,11 +151,11 @@ export class Scenario {
     return log;
   }
 
-  #boot(): void {
+  async #boot(): Promise<void> {
     const events = new EventBus();
     events.emit = (name, info) => void this.#seen.push(`! ${name} ${fieldsOf(info)}`);
     const clock = new ManualClock({ now: this.#now });
-    this.#running = new Machine(this.#disk, (topic) => this.#configs.get(topic)!, clock, events);
+    this.#running = await Machine.boot(this.#disk, (topic) => this.#configs.get(topic)!, clock, events);
     // A partition that went with the power is made again from its topic.
     for (const name of this.#configs.keys())
       if (this.#running.log(name) === undefined) this.#running.create(name).assignLeaderEpoch(0, 0);

@@ -19,7 +19,7 @@ for (const name of readdirSync(directory).filter((file) => file.endsWith('.txt')
 
 /** The text with what its commands show now. A blank line ends a block; a line with # is kept as it is. */
 async function play(text: string): Promise<string> {
-  const scenario = new Scenario();
+  const scenario = await Scenario.boot();
   const blocks: string[] = [];
   for (const block of text.trimEnd().split(/\n\n+/)) {
     const lines = block.split('\n');

@@ -11,10 +11,10 @@ const backgroundMs = 1_000;
 /** How much may be written before it is synced, whatever `flush.mode` says. */
 const backgroundBytes = 64 * mebibyte;
 /**
- * How many logs the background sync has in hand. It keeps the pool's threads busy; thousands of logs at once would
+ * How many logs are in hand when all are synced. It keeps the pool's threads busy; thousands of logs at once would
  * take no less time, but memory, and a sync for which a producer waits would come behind them all.
  */
-const backgroundAtOnce = 32;
+const syncedAtOnce = 32;
 /** How much may be unsynced at all. */
 export const unsyncedBytesMax = 256 * mebibyte;
 
@@ -50,7 +50,7 @@ export class Flusher {
   readonly #syncPace = new DiskPace(syncedOnLoopMax);
   readonly #sole = new SoleLog();
   readonly #clock: Clock;
-  /** Told when a background sync is through: recovery points have moved. */
+  /** Told when many logs were synced: recovery points have moved. */
   readonly #synced: () => void;
   readonly #descriptors: Pick<Descriptors, 'isSpent'>;
   #dirty = new Set<FlushedLog>();
@@ -156,11 +156,16 @@ export class Flusher {
     return ms;
   }
 
+  /** Syncs what was written of the logs so far. */
+  async syncAll(logs: readonly FlushedLog[]): Promise<void> {
+    await sideBySide(logs, syncedAtOnce, (log) => this.#sync(log));
+    this.#synced();
+  }
+
   #background(): void {
     this.stop();
     this.#bytesAtBackground = this.tail.writtenBytes;
-    void sideBySide([...this.#unsynced], backgroundAtOnce, (log) => this.#sync(log)).then(() => {
-      this.#synced();
+    void this.syncAll([...this.#unsynced]).then(() => {
       if (this.#unsynced.size > 0)
         this.#timer ??= this.#clock.after(this.#patience(), () => this.#background());
     });

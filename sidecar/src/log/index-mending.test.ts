@@ -193,3 +193,22 @@ describe('a transaction index of a closed segment', () => {
 
 /** The first transaction begins three offsets later: where its producer has sent its second batch. */
 const late = (bytes: Buffer): void => void bytes.writeBigInt64BE(bytes.readBigInt64BE(10) + 3n, 10);
+
+test('a log of a few records keeps its time index when it is killed after an orderly stop, and none is cut', async () => {
+  const first = openMemoryLogs();
+  first.log().appendAsLeader([batch(-1, -1, first.clock.now())], 0, 'coordinator');
+  await first.settle();
+  const closed = first.logs.close();
+  await first.settle();
+  await closed;
+  const killed = openMemoryLogs({ fs: first.fs.afterKill() }).fs.afterKill();
+  const times = filesOf(killed, '.timeindex').map((path) => readFile(killed, path));
+  expect(times.map((bytes) => bytes?.length)).toEqual([12]);
+  const again = openMemoryLogs({ fs: killed });
+  expect(filesOf(killed, '.timeindex').map((path) => readFile(killed, path))).toEqual(times);
+  const found = await again.log().offsetForTimestamp(first.clock.now());
+  expect(found?.offset).toBe(0);
+  again.log().appendAsLeader([batch(-1, -1, first.clock.now() + 5)], 0, 'coordinator');
+  await again.settle();
+  expect((await again.log().offsetForTimestamp(first.clock.now() + 5))?.offset).toBe(1);
+});

@@ -4,7 +4,7 @@ import type { FileSystem } from '../vfs/file-system.ts';
 import type { Recovered } from './durability.ts';
 import type { LeaderEpochs } from './leader-epochs.ts';
 import { OffsetOrder } from './offset-order.ts';
-import { epochsName, syncNamesNow } from './partition-directory.ts';
+import { epochsName } from './partition-directory.ts';
 import { recoverProducers } from './producer-recovery.ts';
 import type { ProducerState } from './producer-state.ts';
 import {
@@ -196,7 +196,9 @@ class Loading {
     if (isMarked) return { ...opened, ...synced, recoveryPoint: end.offset };
     const scanned = this.#segments.all().slice(hasStartedAnew ? 0 : this.#firstToScan);
     if (!isCut && recoveryPoint === end.offset && scanned.length === 1) return { ...opened, ...synced };
-    return { ...opened, ...this.#makeDurable(scanned, recoveryPoint, end.offset) };
+    // What a crash left above the recovery point may be in the page cache alone, bytes and names.
+    const unsynced = { unsynced: scanned, sealed: scanned.slice(0, -1), hasNewFiles: true };
+    return { ...opened, recoveryPoint, ...unsynced, isNameless: recoveryPoint === 0 };
   }
 
   /**
@@ -357,12 +359,13 @@ class Loading {
         : this.#readAll(segment, index);
     const from = this.#recoveryPoint ?? 0;
     segment.restartIndexes(from);
-    const last = segment.index.last();
-    const [batch] = last === null ? [] : segment.walk(last.position, segment.sizeInBytes);
-    if (batch === undefined) return this.#readAll(segment, index);
-    if (batch.lastOffset !== last!.lastOffset)
-      return this.#rebuild(segment, index, 'it does not fit the log');
     this.#transactionsFrom = Math.min(this.#transactionsFrom, from);
+    const last = segment.index.last();
+    // Its times are kept: cutting a file costs more than all else does for a log of a few records.
+    if (last === null) return this.#read(segment, index, 0, segment.baseOffset);
+    const [batch] = segment.walk(last.position, segment.sizeInBytes);
+    if (batch === undefined) return this.#readAll(segment, index);
+    if (batch.lastOffset !== last.lastOffset) return this.#rebuild(segment, index, 'it does not fit the log');
     return this.#read(segment, index, batch.position, batch.baseOffset);
   }
 
@@ -392,25 +395,6 @@ class Loading {
         this.#newest = { offset: batch.baseOffset, leaderEpoch: batch.partitionLeaderEpoch };
       },
     });
-  }
-
-  /**
-   * What a crash left above the recovery point may be in the page cache alone, bytes and names. In sync mode it
-   * must not be read before it is on the platter; in the others the background sync gets to it.
-   */
-  #makeDurable(
-    unsynced: readonly Segment[],
-    recoveryPoint: number,
-    logEndOffset: number,
-  ): Omit<Recovered, 'end' | 'snapshotOffset'> {
-    const { fs, directory, config } = this.#deps;
-    const isNameless = recoveryPoint === 0;
-    if (config.flushMode !== 'sync')
-      return { recoveryPoint, unsynced, sealed: unsynced.slice(0, -1), hasNewFiles: true, isNameless };
-    for (const segment of unsynced) segment.syncNow();
-    if (isNameless) syncNamesNow(fs, directory);
-    else fs.syncDirectoryNow(directory);
-    return { recoveryPoint: logEndOffset, unsynced: [], sealed: [], hasNewFiles: false, isNameless: false };
   }
 
   #cutTail({ index, position, nextOffset, reason }: Look): void {

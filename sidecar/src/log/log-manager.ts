@@ -64,6 +64,11 @@ export class LogManager {
   /** What the checkpoints said at the start; null for one that is missing or damaged. */
   readonly #foundPoints: Offsets | null;
   readonly #foundStarts: Offsets | null;
+  /**
+   * Resolves when what was recovered of logs in sync mode is on the platter. A crash may have left it in the page
+   * cache alone, and there nobody may read before that; in the other modes the background sync gets to it.
+   */
+  readonly recovered: Promise<void>;
   #nameSync: Promise<void> = Promise.resolve();
   #nextNameSync: Promise<void> | null = null;
   #isCheckpointing = false;
@@ -96,13 +101,16 @@ export class LogManager {
       () => void this.checkpoint(),
     );
     this.#logDeps = this.#makeLogDeps();
+    this.#openAll();
+    options.directory.trustAgain();
+    const logs = [...this.#logs.values()];
+    const waiting = logs.filter((log) => log.config.flushMode === 'sync' && !log.isSynced);
+    this.recovered = waiting.length > 0 ? this.#flusher.syncAll(waiting) : Promise.resolve();
   }
 
+  /** Opens every log of the directory. Nothing may be read of them before `recovered`. */
   static open(options: LogManagerOptions): LogManager {
-    const manager = new LogManager(options);
-    manager.#openAll();
-    options.directory.trustAgain();
-    return manager;
+    return new LogManager(options);
   }
 
   all(): Iterable<PartitionLog> {
