@@ -5,12 +5,10 @@ import { assert } from '../invariant.ts';
 import type { FileSystem } from '../vfs/file-system.ts';
 import { AppendRefused, checkAppend, type Origin } from './append-checks.ts';
 import type { Flusher } from './flusher.ts';
-import { AbortedReplay } from './aborted-replay.ts';
 import { chooseCompaction, type CompactionChoice } from './compaction-choice.ts';
 import type { CompactionPlan, CompactionResult } from './compaction.ts';
 import type { DiskSpace } from './disk-space.ts';
 import { Durability, type End } from './durability.ts';
-import { IndexAudit } from './index-audit.ts';
 import { mendIndexes } from './index-mending.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { LogConfig } from '../log-config.ts';
@@ -28,9 +26,9 @@ import { noteBatch, recoverProducers } from './producer-recovery.ts';
 import type { ProducerSnapshot } from './producer-snapshot.ts';
 import { ProducerState, type SentBatch } from './producer-state.ts';
 import { outlived, type RetentionReason } from './retention.ts';
+import { auditSegment } from './segment-audit.ts';
 import type { SegmentDeletion } from './segment-deletion.ts';
 import type { SegmentList } from './segment-list.ts';
-import { scan } from './segment-scan.ts';
 import { swapSegments } from './segment-swap.ts';
 import { Segment } from './segment.ts';
 import { sayRot, type Rot } from './rot.ts';
@@ -675,7 +673,7 @@ export class PartitionLog implements ReadableLog {
   }
 
   async #mendAll(): Promise<void> {
-    const { fs, events, clock } = this.#deps;
+    const { fs, events, clock, flusher } = this.#deps;
     const giveWay = async (): Promise<boolean> => {
       await new Promise<void>((resolve) => clock.nextTurn(resolve));
       return this.offlineReason === null;
@@ -683,13 +681,13 @@ export class PartitionLog implements ReadableLog {
     // Only what takes no more batches and is on the platter is made again.
     if (this.#segments.active.hasLyingIndex && this.offlineReason === null) {
       this.roll();
-      this.#deps.flusher.add(this);
+      flusher.add(this);
     }
+    const { indexIntervalBytes } = this.#config;
+    const log = { fs, directory: this.directory, indexIntervalBytes, holesUpTo: this.holesUpTo };
     const segments = this.#segments.all();
     for (const [i, segment] of segments.slice(0, -1).entries()) {
       if (!segment.hasLyingIndex || segments[i + 1]!.baseOffset > this.recoveryPoint) continue;
-      const { indexIntervalBytes } = this.#config;
-      const log = { fs, directory: this.directory, indexIntervalBytes, holesUpTo: this.holesUpTo };
       try {
         const rot = await mendIndexes(segments.slice(0, i + 2), log, giveWay);
         if (rot !== null) return this.condemn(rot);
@@ -709,26 +707,19 @@ export class PartitionLog implements ReadableLog {
    * @param pause told how much was read; false ends the reading
    */
   async scrub(pause: (bytes: number) => Promise<boolean>): Promise<void> {
-    const { fs } = this.#deps;
+    const { directory, holesUpTo, mayHaveHoles } = this;
+    const log = { fs: this.#deps.fs, directory, holesUpTo, mayHaveHoles };
     const segments = this.#segments.all();
     for (const [i, segment] of segments.slice(0, -1).entries()) {
-      const limit = segments[i + 1]!.baseOffset;
+      const next = segments[i + 1]!.baseOffset;
       if (this.offlineReason !== null) return;
       // What is sealed may still be on its way to the file.
-      if (segment.isClosed || limit > this.#durability.written.offset) continue;
-      const { baseOffset: expected, sizeInBytes: until } = segment;
-      const replay = new AbortedReplay(fs, this.directory, expected);
-      // Compaction takes records of aborted transactions away, and later what tells of them.
-      const isTold = replay.isComplete && !this.#mayHaveHoles;
-      const audit = new IndexAudit(segment, isTold ? replay : null);
-      const options = { from: 0, expected, until, holesUpTo: this.holesUpTo, limit };
-      const note = (batch: RecordBatch, position: number): void => audit.note(batch, position);
-      const scanned = await scan(segment.log, { ...options, note }, pause);
-      if (scanned === null) return;
+      if (segment.isClosed || next > this.#durability.written.offset) continue;
+      const audited = await auditSegment(segment, next, log, pause);
+      if (audited === 'given up') return;
       if (segment.isClosed) continue;
-      const { position, nextOffset: offset, damage: reason } = scanned;
-      if (reason !== null) return this.condemn({ segment: expected, position, offset, reason });
-      if (!audit.isGood) segment.distrustIndexes();
+      if (audited.rot !== null) return this.condemn(audited.rot);
+      if (!audited.areIndexesGood) segment.distrustIndexes();
     }
     await this.mend();
   }
