@@ -158,6 +158,21 @@ describe('groups', () => {
   });
 });
 
+test('the records of a quiet topic go by themselves, its active segment too', async () => {
+  const own = await startSidecar({ settings: { 'log.retention.check.interval.ms': 100 } });
+  const its = new Client({ brokers: [own.kafka] });
+  const configs = { 'retention.ms': '700', 'segment.ms': '200' };
+  await its.admin().createTopics([{ name: 'quiet', partitions: 1, configs }]);
+  await its.producer().send('quiet', { value: Buffer.from('soon gone'), partition: 0 });
+  const startAndEnd = async (): Promise<string[]> => {
+    const { stdout } = await bare(['topics', 'describe', 'quiet', '--broker', own.kafka]);
+    return stdout.trim().split('\n').at(-1)!.trim().split(/\s+/).slice(2, 4);
+  };
+  await expect.poll(startAndEnd, { timeout: 10_000, interval: 200 }).toEqual(['1', '1']);
+  await its.close();
+  await own.stop();
+});
+
 describe('produce and consume', () => {
   test('carry lines there and back, byte for byte, each key with its value', async () => {
     await filled('lines', 3, 0);

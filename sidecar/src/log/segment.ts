@@ -253,9 +253,14 @@ export class Segment {
     return this.firstAppendMs;
   }
 
-  /** The time of the youngest record, or of the last write where records have none. */
+  /**
+   * The time of the youngest record, or of the last write where records have none. Infinity as long as nothing has
+   * reached the file: there is none yet.
+   */
   get youngestMs(): number {
-    return this.largestTimestamp?.timestamp ?? this.#fs.modifiedMs(this.path);
+    const { largestTimestamp, path } = this;
+    if (largestTimestamp !== null) return largestTimestamp.timestamp;
+    return this.#fs.exists(path) ? this.#fs.modifiedMs(path) : Infinity;
   }
 
   /** Takes note of a batch that will stand at `position`: both indexes learn of it every so many bytes. */

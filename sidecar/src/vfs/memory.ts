@@ -167,7 +167,8 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   /** Time stands still on this disk: whoever needs a time must have another source. */
-  modifiedMs(): number {
+  modifiedMs(path: string): number {
+    if (!this.exists(path)) throw systemError('ENOENT', path);
     return Infinity;
   }
 
