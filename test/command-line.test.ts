@@ -107,6 +107,14 @@ describe('a start', () => {
     expect(lines.at(-1)!.msg).toBe('stopped');
   });
 
+  test('stops when nobody reads its lines any more', async () => {
+    const broker = await started([...free, '--data-dir', dir, '--set', 'num.network.threads=5']);
+    broker.child.stderr!.destroy();
+    broker.child.kill('SIGTERM');
+    expect(await new Promise((resolve) => broker.child.once('exit', resolve))).toBe(0);
+    expect(cleanMarker()).toBe(true);
+  });
+
   test('logs for people on a terminal', async () => {
     const command = `${launcher} start --data-dir ${dir} ${free.join(' ')} --set num.network.threads=5`;
     const terminal = spawn('script', ['-qec', command, '/dev/null'], {

@@ -6,12 +6,15 @@ type Level = 'info' | 'warn' | 'error';
 /** Bytes of lines that may wait for a slow reader of stderr; beyond them lines are dropped, not the broker's time. */
 const waitingBytesMax = 1024 * 1024;
 
+/** How long the last lines have to leave the process. */
+const lastLinesMs = 1_000;
+
 /**
  * What happens, as lines on stderr: pretty on a terminal, JSON elsewhere. The library loads with the first
  * line, because most starts have nothing to say.
  */
 export class EventLog {
-  #logger: Promise<{ logger: Logger; flush(): void }> | null = null;
+  #logger: Promise<OpenLogger> | null = null;
 
   constructor(events: EventBus) {
     events.on('recovered', ({ partition, logEndOffset, wasClean }) => {
@@ -61,9 +64,9 @@ export class EventLog {
     this.#write('error', message, fields);
   }
 
-  /** Resolves when every line so far has left the process. */
-  async flush(): Promise<void> {
-    if (this.#logger !== null) (await this.#logger).flush();
+  /** Resolves when every line has left the process, or will not: then none comes after it. */
+  async end(): Promise<void> {
+    if (this.#logger !== null) await (await this.#logger).end();
   }
 
   #write(level: Level, message: string, fields: object): void {
@@ -73,13 +76,26 @@ export class EventLog {
   }
 }
 
-async function openLogger(): Promise<{ logger: Logger; flush(): void }> {
+interface OpenLogger {
+  readonly logger: Logger;
+  end(): Promise<void>;
+}
+
+async function openLogger(): Promise<OpenLogger> {
   const { pino } = await import('pino');
   if (process.stderr.isTTY) {
     const { default: pretty } = await import('pino-pretty');
-    return { logger: pino({ base: null }, pretty({ destination: 2, sync: true })), flush: () => {} };
+    return { logger: pino({ base: null }, pretty({ destination: 2, sync: true })), end: async () => {} };
   }
   const destination = pino.destination({ dest: 2, sync: false, maxLength: waitingBytesMax });
   destination.on('error', () => {});
-  return { logger: pino({}, destination), flush: () => destination.flushSync() };
+  const end = (): Promise<void> =>
+    new Promise((resolve) => {
+      // Whoever read the lines may be gone, or stuck.
+      destination.once('error', () => resolve());
+      setTimeout(resolve, lastLinesMs);
+      destination.once('close', () => resolve());
+      destination.end();
+    });
+  return { logger: pino({}, destination), end };
 }

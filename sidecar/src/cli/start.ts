@@ -58,7 +58,7 @@ export async function start(flags: StartFlags): Promise<void> {
     log.info('stopped');
   } finally {
     preparation.close();
-    await log.flush();
+    await log.end();
   }
   // Everything is on disk and said. A timer of a request that nobody waits for any more is no reason to stay.
   process.exit(0);
