@@ -28,6 +28,13 @@ export class EventLog {
     events.on('partitionQuarantined', (info) =>
       this.error('records are damaged: served up to them, until `rookery log repair`', info),
     );
+    events.on('checkpointDamaged', (info) => this.warn('a checkpoint cannot be read', info));
+    events.on('recordsMissing', (info) =>
+      this.error('the files of a partition that had records are gone: it begins anew, empty', info),
+    );
+    events.on('logSetAside', (info) =>
+      this.error("a partition's directory is that of another topic: it was put aside", info),
+    );
     events.on('epochsRestored', (info) => this.warn('read the leader epochs from the batches', info));
     events.on('metadataRestored', (info) => this.warn('restored a lost partition.metadata', info));
     events.on('partitionOffline', (info) => this.error('a partition is offline', info));

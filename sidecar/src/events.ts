@@ -29,6 +29,9 @@ export interface Events {
     offset: number;
     reason: string;
   };
+  checkpointDamaged: { file: string };
+  recordsMissing: { partition: string; recoveryPoint: number };
+  logSetAside: { partition: string; directory: string; topicId: string; logEndOffset: number };
   epochsRestored: { partition: string; file: string; reason: string };
   metadataRestored: { partition: string; file: string };
   partitionOffline: { partition: string; reason: string };

@@ -9,7 +9,7 @@ export type Offsets = ReadonlyMap<string, number>;
  */
 export class Checkpoint {
   readonly #fs: FileSystem;
-  readonly #path: string;
+  readonly path: string;
   #written = '';
   /** Names in the file. */
   #named = new Set<string>();
@@ -18,12 +18,12 @@ export class Checkpoint {
 
   constructor(fs: FileSystem, path: string) {
     this.#fs = fs;
-    this.#path = path;
+    this.path = path;
   }
 
   /** Null when it is missing or damaged. */
   read(): Offsets | null {
-    const offsets = parseOffsets(readFile(this.#fs, this.#path)?.toString('utf8') ?? '');
+    const offsets = parseOffsets(readFile(this.#fs, this.path)?.toString('utf8') ?? '');
     for (const name of offsets?.keys() ?? []) this.#named.add(name);
     return offsets;
   }
@@ -44,7 +44,7 @@ export class Checkpoint {
         const before = this.#urgentWrites;
         for (const name of current.keys()) this.#named.add(name);
         try {
-          await writeAtomically(this.#fs, this.#path, Buffer.from(text));
+          await writeAtomically(this.#fs, this.path, Buffer.from(text));
         } catch (error) {
           // A write that could not wait has come between, and has put newer offsets in place.
           if (this.#urgentWrites !== before) return;
@@ -59,7 +59,7 @@ export class Checkpoint {
   writeNow(offsets: Offsets): void {
     this.#urgentWrites++;
     const text = format(offsets);
-    writeAtomicallyNow(this.#fs, this.#path, Buffer.from(text));
+    writeAtomicallyNow(this.#fs, this.path, Buffer.from(text));
     this.#wrote(text, offsets);
   }
 

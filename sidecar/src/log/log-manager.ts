@@ -40,6 +40,8 @@ export interface LogManagerOptions {
 }
 
 const deletedSuffix = '-delete';
+/** Behind the name of a directory whose records are not those of the topic that has its name; Kafka's word. */
+const straySuffix = '-stray';
 const closedAtOnce = 64;
 /** The longest name that file systems take. */
 const nameMax = 255;
@@ -64,6 +66,8 @@ export class LogManager {
   /** What the checkpoints said at the start; null for one that is missing or damaged. */
   readonly #foundPoints: Offsets | null;
   readonly #foundStarts: Offsets | null;
+  /** Recovery points of partitions that had no log at the start. */
+  readonly #missing = new Map<string, number>();
   /**
    * Resolves when what was recovered of logs in sync mode is on the platter. A crash may have left it in the page
    * cache alone, and there nobody may read before that; in the other modes the background sync gets to it.
@@ -79,12 +83,12 @@ export class LogManager {
     this.#options = options;
     this.#recoveryPoints = new Checkpoint(fs, `${directory.path}/recovery-point-offset-checkpoint`);
     this.#startOffsets = new Checkpoint(fs, `${directory.path}/log-start-offset-checkpoint`);
-    this.#foundPoints = this.#recoveryPoints.read();
-    this.#foundStarts = this.#startOffsets.read();
+    this.#foundPoints = this.#found(this.#recoveryPoints);
+    this.#foundStarts = this.#found(this.#startOffsets);
     this.#highWatermarks = new Checkpoint(fs, `${directory.path}/replication-offset-checkpoint`);
     this.#deletion = new SegmentDeletion(options);
     this.#cleanerOffsets = new Checkpoint(fs, `${directory.path}/cleaner-offset-checkpoint`);
-    const compactedTo = this.#cleanerOffsets.read();
+    const compactedTo = this.#found(this.#cleanerOffsets);
     this.#hasForgottenHoles = compactedTo === null;
     this.#compactedTo = new Map(compactedTo ?? []);
     this.#cleaner = this.#openCleaner(() => this.#cleanerOffsets.write(() => this.#compactedTo));
@@ -126,10 +130,12 @@ export class LogManager {
    * made again. Their names are durable before anything in them is acknowledged (`#syncNames`).
    */
   create(topic: string, partition: number, topicId: string): PartitionLog {
-    const { fs, directory } = this.#options;
+    const { fs, directory, events } = this.#options;
     const name = `${topic}-${partition}`;
     const path = `${directory.path}/${name}`;
     if (fs.isDirectory(path) && hasRecords(fs, path)) return this.#adopt(topic, partition, topicId);
+    const recoveryPoint = this.#missing.get(name) ?? 0;
+    if (recoveryPoint > 0) events.emit('recordsMissing', { partition: name, recoveryPoint });
     this.#forget(name);
     fs.makeDirectory(path);
     fs.open(`${path}/${segmentName(0)}${logSuffix}`, 'create').release();
@@ -176,6 +182,7 @@ export class LogManager {
 
   /** What is remembered of a log of this name that is gone. */
   #forget(name: string): void {
+    this.#missing.delete(name);
     this.#compactedTo.delete(name);
     this.#recoveryPoints.forgetNow(name, () => this.#offsets((log) => log.recoveryPoint));
     this.#startOffsets.forgetNow(name, () => this.#offsets((log) => log.logStartOffset));
@@ -185,20 +192,31 @@ export class LogManager {
 
   /** Gone from sight when it returns; the files go in the background. */
   delete(topic: string, partition: number): void {
+    const aside = this.#rename(`${topic}-${partition}`, deletedSuffix);
+    if (aside !== null) this.#removeInBackground(aside);
+  }
+
+  /** Gone from sight when it returns, but its files stay for whoever needs them: it is not known whose they are. */
+  setAside({ name, topicId, logEndOffset }: PartitionLog): void {
+    const directory = this.#rename(name, straySuffix)!;
+    this.#options.events.emit('logSetAside', { partition: name, directory, topicId, logEndOffset });
+  }
+
+  /** @returns its new path, null when there is no such log */
+  #rename(name: string, kind: string): string | null {
     const { fs, directory, clock } = this.#options;
-    const name = `${topic}-${partition}`;
     const log = this.#logs.get(name);
-    if (log === undefined) return;
+    if (log === undefined) return null;
     this.#logs.delete(name);
     this.#compactedTo.delete(name);
     directory.release(name);
     this.#flusher.forget(log);
     log.abandon();
-    const suffix = `.${Buffer.from(randomUuid(clock), 'base64url').toString('hex')}${deletedSuffix}`;
+    const suffix = `.${Buffer.from(randomUuid(clock), 'base64url').toString('hex')}${kind}`;
     const aside = `${directory.path}/${name.slice(0, nameMax - suffix.length)}${suffix}`;
     fs.rename(log.directory, aside);
     fs.syncDirectoryNow(directory.path);
-    this.#removeInBackground(aside);
+    return aside;
   }
 
   /** Writes how far each log is known to be on disk. */
@@ -249,6 +267,15 @@ export class LogManager {
   expireProducers(silentMs: number): void {
     const before = this.#options.clock.now() - silentMs;
     for (const log of this.#logs.values()) log.expireProducers(before);
+  }
+
+  /** What a checkpoint says at the start. Null when it is missing or damaged. */
+  #found(checkpoint: Checkpoint): Offsets | null {
+    const { fs, events } = this.#options;
+    const found = checkpoint.read();
+    if (found === null && fs.exists(checkpoint.path))
+      events.emit('checkpointDamaged', { file: checkpoint.path });
+    return found;
   }
 
   /** Everything to disk, the checkpoints, and last of all the marker. */
@@ -315,6 +342,8 @@ export class LogManager {
       hasLogs = true;
       this.#open(topic, Number(partition), topicId, this.#checkpointedAtStart(name, topic));
     }
+    for (const [name, offset] of this.#foundPoints ?? [])
+      if (!this.#logs.has(name)) this.#missing.set(name, offset);
     // From now on, a checkpoint that is not there was lost.
     if (isFirstStart && !hasLogs) this.#recoveryPoints.writeNow(new Map());
     this.#nameCompacted();

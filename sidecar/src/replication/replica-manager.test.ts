@@ -10,6 +10,7 @@ import {
 } from '@rookery/wire';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { BrokerInMemory } from '../broker-in-memory.ts';
+import { changeFile } from '../log/memory-logs.ts';
 import type { RawConnection } from '../server/raw-connection.ts';
 
 let under: BrokerInMemory;
@@ -98,4 +99,56 @@ test('of internal topics only what is used is on disk', async () => {
     includeTopicAuthorizedOperations: false,
   });
   expect(onDisk('__consumer_offsets')).toBe(0);
+});
+
+/** Stops the broker, has something happen to its disk, and starts it again. */
+async function around(happening: () => void): Promise<void> {
+  await under.stop();
+  happening();
+  await under.restart();
+  client = await under.connect();
+}
+
+test('a directory of which a bit of the topic id has turned is put aside with its records, and says so', async () => {
+  const told: unknown[] = [];
+  under.events.on('logSetAside', (info) => told.push(info));
+  await create('t', 1);
+  expect(await write('t', 0)).toBe('NONE');
+  const size = under.fs.size('/data/t-0/00000000000000000000.log');
+  await around(() => changeFile(under.fs, '/data/t-0/partition.metadata', (bytes) => (bytes[30]! ^= 1)));
+  expect(told).toMatchObject([{ partition: 't-0', logEndOffset: 1 }]);
+  const [stray] = under.fs.list('/data').filter((name) => name.endsWith('-stray'));
+  expect(under.fs.size(`/data/${stray}/00000000000000000000.log`)).toBe(size);
+  expect(await write('t', 0)).toBe('NONE');
+  // It is nobody's any more, however often the broker starts.
+  await around(() => {});
+  expect(told).toHaveLength(1);
+  expect(under.fs.exists(`/data/${stray}/00000000000000000000.log`)).toBe(true);
+});
+
+test('a partition whose files are gone begins anew, and says that it had records', async () => {
+  const told: unknown[] = [];
+  under.events.on('recordsMissing', (info) => told.push(info));
+  await create('t', 2);
+  expect(await write('t', 0)).toBe('NONE');
+  await around(() => under.fs.remove('/data/t-0'));
+  expect(told).toEqual([{ partition: 't-0', recoveryPoint: 1 }]);
+  expect(await write('t', 0)).toBe('NONE');
+  await around(() => {});
+  // A topic that is deleted and made again had records too, but nobody misses them.
+  await client.request(deleteTopics, 5, { topicNames: ['t'], timeoutMs: 1_000 });
+  await create('t', 2);
+  await around(() => {});
+  expect(told).toHaveLength(1);
+});
+
+test('a checkpoint that cannot be read is named', async () => {
+  const told: unknown[] = [];
+  under.events.on('checkpointDamaged', (info) => told.push(info));
+  await create('t', 1);
+  await write('t', 0);
+  await around(() =>
+    changeFile(under.fs, '/data/recovery-point-offset-checkpoint', (bytes) => void bytes.fill(0xa5)),
+  );
+  expect(told).toEqual([{ file: '/data/recovery-point-offset-checkpoint' }]);
 });

@@ -126,8 +126,11 @@ export class ReplicaManager {
     const { logs, nodeId, minInSyncReplicas } = this.#options;
     if (topic.partitions[index]?.replicas.includes(nodeId) !== true) return null;
     const found = logs.get(topic.name, index);
-    // Files of a topic that was deleted and made again while this broker was away are not this topic's.
-    if (found !== undefined && found.topicId !== topic.id) logs.delete(topic.name, index);
+    // Of a topic that was deleted and made again while this broker was away; or a bit of the id has turned.
+    if (found !== undefined && found.topicId !== topic.id) {
+      if (found.logEndOffset > 0) logs.setAside(found);
+      else logs.delete(topic.name, index);
+    }
     const log = logs.get(topic.name, index) ?? logs.create(topic.name, index, topic.id);
     const partition = new Partition(log, this.#role(topic, index), minInSyncReplicas(topic), this.#options);
     const partitions = this.#partitions.get(topic.id) ?? new Map<number, Partition>();
