@@ -276,6 +276,7 @@ function topicsOf(
       ],
     ]),
     checkConfig: topicSettingProblem,
+    checkConfigs: (configs) => config.topicConflict(configs),
   });
 }
 

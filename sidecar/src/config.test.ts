@@ -88,9 +88,12 @@ test('a bad value is one line with the name of the setting', () => {
     'flush.mode=never': /flush\.mode: 'never' is not one of sync, interval, os/,
     'log.cleaner.min.cleanable.ratio=x': /is not a number/,
     'node.id=-1': /node\.id: '-1' is less than 0/,
+    'log.cleaner.dedupe.buffer.size=-5': /is less than 1048576/,
+    'log.cleaner.max.compaction.lag.ms=10,log.cleaner.min.compaction.lag.ms=11':
+      /^RK0103 .*min\.compaction\.lag\.ms is 11, and max\.compaction\.lag\.ms less: 10$/,
   };
   for (const [set, expected] of Object.entries(cases)) {
-    const message = refusal({ sets: [set] });
+    const message = refusal({ sets: set.split(/,(?=log)/) });
     expect(message).toMatch(expected);
     expect(message).not.toContain('\n');
   }

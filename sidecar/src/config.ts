@@ -57,6 +57,8 @@ export class Config {
       if (setting.about === null)
         warnings.push(`setting '${name}' is not acted on (its value is ${shown(setting, value)})`);
     }
+    const conflict = this.topicConflict({});
+    if (conflict !== null) throw new SidecarError('RK0103', `what topics fall back to: ${conflict}`);
     this.listener = this.#onlyListener('listeners');
     this.advertised = this.#advertised();
     this.admin = parseAddress(this.text('admin.listener'), 'admin.listener');
@@ -135,6 +137,14 @@ export class Config {
       return this.raw('log.roll.jitter.ms') ?? fromHours(this.text('log.roll.jitter.hours'));
     if (name === 'retention.ms') return this.#retentionMs();
     return this.raw(fallback) ?? topicSettings.get(name)?.default ?? null;
+  }
+
+  /** Why a topic cannot have these settings, each of which is right by itself; null when it can. */
+  topicConflict(own: Readonly<Record<string, string>>): string | null {
+    const least = this.topicValue('min.compaction.lag.ms', own)!;
+    const most = this.topicValue('max.compaction.lag.ms', own)!;
+    if (BigInt(least) <= BigInt(most)) return null;
+    return `min.compaction.lag.ms is ${least}, and max.compaction.lag.ms less: ${most}`;
   }
 
   /** Where fewer than two replicas vouch for an acknowledgement, the disk must. */

@@ -126,6 +126,11 @@ const ownDefaults: Readonly<Record<string, string>> = {
   'transaction.state.log.replication.factor': '1',
 };
 
+/** Where Kafka checks a value only after the others. */
+const ownMinimums: Readonly<Record<string, number>> = {
+  'log.cleaner.dedupe.buffer.size': 1_048_576,
+};
+
 /** Settings that Kafka does not have, in the same form. */
 const ownBrokerSettings = `
 admin.listener string 127.0.0.1:9644
@@ -193,7 +198,7 @@ function table(text: string, about: (name: string) => string | null): Map<string
       name,
       type,
       default: ownDefaults[name] ?? (fallback === '-' ? null : fallback),
-      min: bounds === null ? null : Number(bounds[1]),
+      min: ownMinimums[name] ?? (bounds === null ? null : Number(bounds[1])),
       max: bounds === null || bounds[2] === '' ? null : Number(bounds[2]),
       allowed: bounds === null && range[0] !== undefined ? range[0].split('/') : null,
       orMinusOne,

@@ -25,6 +25,7 @@ async function cluster(options: { defaultReplicationFactor?: number } = {}) {
     defaultReplicationFactor: 1,
     internal: new Map([['__consumer_offsets', { partitions: 50, configs: { 'cleanup.policy': 'compact' } }]]),
     checkConfig: topicSettingProblem,
+    checkConfigs: () => null,
     ...options,
   });
   const refusal = async (topic: NewTopic): Promise<string> =>

@@ -44,6 +44,8 @@ export interface TopicsOptions {
   readonly internal: ReadonlyMap<string, InternalTopic>;
   /** @returns why the setting is not allowed, null when it is */
   readonly checkConfig: (name: string, value: string) => string | null;
+  /** @returns why a topic cannot have these settings together, null when it can */
+  readonly checkConfigs: (configs: Readonly<Record<string, string>>) => string | null;
 }
 
 /** The most partitions of one topic: what a single directory and a single answer can still bear. */
@@ -241,6 +243,8 @@ export class Topics {
       if (problem !== null) throw new TopicRefused('INVALID_CONFIG', problem);
       configs[name] = value;
     }
+    const conflict = this.#options.checkConfigs(configs);
+    if (conflict !== null) throw new TopicRefused('INVALID_CONFIG', conflict);
     return configs;
   }
 }

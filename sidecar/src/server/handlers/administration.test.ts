@@ -481,6 +481,9 @@ describe('AlterConfigs and IncrementalAlterConfigs', () => {
         ['segment.bytes', set!, 'x'],
       ]),
     ).toBe('INVALID_CONFIG');
+    expect(await change([['max.compaction.lag.ms', set!, '10']])).toBe('NONE');
+    expect(await change([['min.compaction.lag.ms', set!, '11']])).toBe('INVALID_CONFIG');
+    expect(await replace({})).toBe('NONE');
     expect(await replace({ 'retention.ms': '1', none: '1' })).toBe('INVALID_CONFIG');
     expect(await change([['retention.ms', set!, '1']], { validateOnly: true })).toBe('NONE');
     expect(await replace({ 'retention.ms': '1' }, { validateOnly: true })).toBe('NONE');
