@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { systemClock } from './clock.ts';
 import type { EventBus } from './events.ts';
 
 type Level = 'info' | 'warn' | 'error';
@@ -100,7 +101,7 @@ async function openLogger(): Promise<OpenLogger> {
     new Promise((resolve) => {
       // Whoever read the lines may be gone, or stuck.
       destination.once('error', () => resolve());
-      setTimeout(resolve, lastLinesMs);
+      systemClock.after(lastLinesMs, resolve);
       destination.once('close', () => resolve());
       destination.end();
     });

@@ -8,6 +8,7 @@ import {
 import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
 import { FileRegion } from '../vfs/file-region.ts';
+import { compact } from './compaction.ts';
 import { checkPartition, expectedOf } from './log-check.ts';
 import { openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
@@ -48,6 +49,19 @@ async function compactAll(logs: MemoryLogs): Promise<void> {
   logs.clock.advance(0);
   await logs.settle();
 }
+
+test('a compaction asks after every mebibyte that it has read whether it may go on', async () => {
+  const logs = open({ segmentBytes: 1024 * 1024, maxMessageBytes: 1024 * 1024, minCleanableDirtyRatio: 0 });
+  for (let i = 0; i < 12; i++) await append(logs, [{ key: 'a', value: 'x'.repeat(300_000) }]);
+  logs.log().roll();
+  await logs.settle();
+  const plan = logs.log().compactionPlan(logs.log().chooseCompaction(null)!, 1_000_000);
+  let pauses = 0;
+  compact(logs.fs, plan, () => pauses++);
+  // 3.6 MB, once for the keys and once for the records.
+  expect(pauses).toBeGreaterThanOrEqual(4);
+  expect(pauses).toBeLessThan(12);
+});
 
 function batchesIn(log: PartitionLog): RecordBatch[] {
   const batches: RecordBatch[] = [];

@@ -48,6 +48,12 @@ export interface CompactionResult {
   readonly bytesAfter: number;
 }
 
+/** Told of every piece of the work that is done, and returns when the next one may begin. */
+export type Pace = () => void;
+
+/** What is read or written between two looks at the pace. */
+const pieceBytes = 1024 * 1024;
+
 /**
  * Writes a log's old segments anew, with the last record of each key alone. Offsets stay, so readers find
  * holes. Nothing of the log is touched: the new files stand beside the old ones until they are swapped.
@@ -58,10 +64,10 @@ export interface CompactionResult {
  *
  * @throws RotFound for a batch that does not check: compaction reads all bytes, so it finds rot
  */
-export function compact(fs: FileSystem, plan: CompactionPlan): CompactionResult {
+export function compact(fs: FileSystem, plan: CompactionPlan, pace: Pace = () => {}): CompactionResult {
   const segments = plan.segments.map((base) => new Segment(fs, plan.directory, base));
   try {
-    return new Compaction(fs, plan, segments).run();
+    return new Compaction(fs, plan, segments, pace).run();
   } catch (error) {
     for (const base of plan.segments) new Segment(fs, plan.directory, base, cleanedSuffix).remove();
     throw error;
@@ -113,11 +119,14 @@ class Compaction {
   readonly #plan: CompactionPlan;
   readonly #segments: readonly Segment[];
   readonly #producers: ReadonlyMap<number, number>;
+  readonly #pace: Pace;
+  #bytesSincePace = 0;
 
-  constructor(fs: FileSystem, plan: CompactionPlan, segments: readonly Segment[]) {
+  constructor(fs: FileSystem, plan: CompactionPlan, segments: readonly Segment[], pace: Pace) {
     this.#fs = fs;
     this.#plan = plan;
     this.#segments = segments;
+    this.#pace = pace;
     this.#producers = new Map(plan.producers);
   }
 
@@ -263,6 +272,10 @@ class Compaction {
       if (misplaced !== null) rotten(misplaced.position, misplaced.problem, misplaced.offset);
       yield batch;
       end = position + sizeInBytes;
+      this.#bytesSincePace += sizeInBytes;
+      if (this.#bytesSincePace < pieceBytes) continue;
+      this.#bytesSincePace = 0;
+      this.#pace();
     }
     if (end < size) rotten(end, 'the file ends inside a batch');
   }
@@ -281,13 +294,18 @@ function readable(batch: RecordBatch): LogRecord[] | null {
 const parsed = (bytes: Buffer): RecordBatch => RecordBatch.split([bytes])[0]!;
 
 const writeBytes = 1024 * 1024;
+const syncBytes = 4 * 1024 * 1024;
 
-/** Gathers batches, so that a segment of tiny ones is not a million writes. */
+/**
+ * Gathers batches, so that a segment of tiny ones is not a million writes. What was written is synced now and then: one
+ * sync of a whole segment would keep the disk from whoever waits for an acknowledgement.
+ */
 class BatchWriter {
   readonly #file: File;
   #chunks: Buffer[] = [];
   #bytes = 0;
   #position = 0;
+  #synced = 0;
 
   constructor(file: File) {
     this.#file = file;
@@ -306,5 +324,8 @@ class BatchWriter {
     this.#position += this.#bytes;
     this.#chunks = [];
     this.#bytes = 0;
+    if (this.#position - this.#synced < syncBytes) return;
+    this.#file.syncNow();
+    this.#synced = this.#position;
   }
 }
