@@ -1,4 +1,7 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Client, type AssignedPartition } from '@rookery/client';
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
@@ -156,6 +159,27 @@ describe('groups', () => {
     await consumer.close();
     await refused(rookery(['groups', 'describe', 'nobody']), 1, /^rookery: RK9208 .*GROUP_ID_NOT_FOUND/);
   });
+});
+
+test('a topic is described of which nobody can read the oldest record', async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'rookery-cli-'));
+  const whole = await startSidecar({ dataDir });
+  const its = new Client({ brokers: [whole.kafka] });
+  await its.admin().createTopics([{ name: 'rotten', partitions: 1 }]);
+  await its.producer().send('rotten', { value: Buffer.alloc(100), partition: 0 });
+  await its.close();
+  await whole.stop();
+  const file = `${dataDir}/rotten-0/00000000000000000000.log`;
+  const bytes = readFileSync(file);
+  bytes[90]! ^= 1;
+  writeFileSync(file, bytes);
+  const sick = await startSidecar({ dataDir });
+  const { stdout, stderr } = await bare(['topics', 'describe', 'rotten', '--broker', sick.kafka]);
+  expect(stderr).toBe('');
+  expect(stdout.trim().split('\n').at(-1)!.trim().split(/\s+/).slice(0, 4)).toEqual(['0', '1', '0', '1']);
+  expect(stdout.trim()).toMatch(/ -$/);
+  await sick.stop();
+  rmSync(dataDir, { recursive: true });
 });
 
 test('the records of a quiet topic go by themselves, its active segment too', async () => {

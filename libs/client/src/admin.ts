@@ -5,6 +5,7 @@ import {
   describeConfigs,
   describeGroups,
   describeLogDirs,
+  ErrorCode,
   errorName,
   incrementalAlterConfigs,
   listGroups,
@@ -233,10 +234,13 @@ export class Admin {
     return new Map([...found].map(([partition, { offset }]) => [partition, offset]));
   }
 
-  /** When the oldest record of every partition was written, by its own timestamp; −1 where there is none. */
+  /**
+   * When the oldest record of every partition was written, by its own timestamp; −1 where there is none. A partition
+   * whose oldest record the broker cannot read is left out.
+   */
   async oldestTimestamps(topic: string, signal?: AbortSignal): Promise<Map<number, number>> {
     // Asked for its first offset a broker tells no time; asked for the first record since 1970 it does.
-    const found = await this.#positions(topic, 0, signal);
+    const found = await this.#positions(topic, 0, signal, ErrorCode.KAFKA_STORAGE_ERROR);
     return new Map([...found].map(([partition, { timestamp }]) => [partition, timestamp]));
   }
 
@@ -244,13 +248,15 @@ export class Admin {
     topic: string,
     timestamp: number,
     signal: AbortSignal = AbortSignal.timeout(timeoutMs),
+    /** Partitions with this error are left out. */
+    excused: number | null = null,
   ): Promise<Map<number, Position>> {
     // That there is no such topic is said at once.
     const isMissing = (error: unknown): boolean =>
       error instanceof BrokerError &&
       error.error === 'UNKNOWN_TOPIC_OR_PARTITION' &&
       this.#view.topic(topic) === undefined;
-    return this.#insist(signal, isMissing, () => this.#listOffsets(topic, timestamp, signal));
+    return this.#insist(signal, isMissing, () => this.#listOffsets(topic, timestamp, signal, excused));
   }
 
   /** Tries again what may succeed later, because leaders and coordinators move. */
@@ -270,7 +276,12 @@ export class Admin {
     }
   }
 
-  async #listOffsets(topic: string, timestamp: number, signal: AbortSignal): Promise<Map<number, Position>> {
+  async #listOffsets(
+    topic: string,
+    timestamp: number,
+    signal: AbortSignal,
+    excused: number | null,
+  ): Promise<Map<number, Position>> {
     this.#view.want([topic]);
     await this.#view.refresh(signal);
     const known = this.#view.topic(topic);
@@ -298,6 +309,7 @@ export class Admin {
       );
       for (const { partitionIndex, errorCode, offset, timestamp: at } of response.topics[0]?.partitions ??
         []) {
+        if (errorCode === excused) continue;
         check(errorCode, `ListOffsets of ${topic}-${partitionIndex}`);
         offsets.set(partitionIndex, { offset, timestamp: at });
       }
