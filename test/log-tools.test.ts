@@ -233,6 +233,11 @@ describe('log repair', () => {
   test.each([
     ['no number', ['--truncate-at', 'x'], 2, /RK0101 .*--truncate-at x: an offset is expected/],
     ['a negative one', ['--truncate-at=-1'], 2, /RK0101 .*an offset is expected/],
+    ['nothing, as of an unset variable', ['--truncate-at', ''], 2, /RK0101 .*an offset is expected/],
+    ['a blank', ['--truncate-at', ' '], 2, /RK0101 .*an offset is expected/],
+    ['a hexadecimal number', ['--truncate-at', '0xc'], 2, /RK0101 .*--truncate-at 0xc: an offset is/],
+    ['an exponent', ['--truncate-at', '1e1'], 2, /RK0101 .*--truncate-at 1e1: an offset is expected/],
+    ['more than an offset can be', ['--truncate-at', '9'.repeat(20)], 2, /RK0101 .*an offset is expected/],
     ['both', ['--truncate-at', '12', '--skip-batch'], 2, /RK0101 .*either --truncate-at or --skip-batch/],
     ['an offset behind the damage', ['--truncate-at', '20'], 1, /RK0307 .*damage at offset 12 would stay/],
     ['an unknown option', ['--mend'], 2, /RK0101 .*--mend/],

@@ -103,22 +103,27 @@ export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags):
     throw new SidecarError('RK0101', `${path} is a data directory: name the directory of one partition`);
   if (truncateAt !== undefined && skipBatch)
     throw new SidecarError('RK0101', 'either --truncate-at or --skip-batch');
-  const offset = Number(truncateAt ?? 0);
-  if (!Number.isSafeInteger(offset) || offset < 0)
-    throw new SidecarError('RK0101', `--truncate-at ${truncateAt}: an offset is expected`);
+  const offset = truncateAt === undefined ? null : offsetOf(truncateAt);
   const partition = partitions[0]!;
   const found = check(dataDir, partition);
-  if (truncateAt === undefined && !skipBatch) {
+  if (offset === null && !skipBatch) {
     report(partition, found);
     throw new SidecarError('RK0101', 'nothing was changed: choose --truncate-at OFFSET or --skip-batch');
   }
-  const plan = skipBatch ? planSkipping(found) : planTruncation(found, offset);
+  const plan = offset === null ? planSkipping(found) : planTruncation(found, offset);
   say(`${partition}: ${sayPlan(plan)}`);
   const config = new Config({}).logConfig({});
   repair({ fs, dataDir, partition, config }, found, plan);
   const after = check(dataDir, partition);
   report(partition, after);
   if (after.damages.length > 0) throw new SidecarError('RK0306', `${partition} is still not whole`);
+}
+
+/** Decimal digits alone: to JavaScript an unset shell variable is the number 0, and the log would be emptied. */
+function offsetOf(text: string): number {
+  const offset = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (Number.isSafeInteger(offset)) return offset;
+  throw new SidecarError('RK0101', `--truncate-at ${text}: an offset is expected`);
 }
 
 export function dumpFiles(paths: readonly string[]): void {
