@@ -145,6 +145,16 @@ describe('log check', () => {
     expect(code).toBe(1);
   });
 
+  test('misses log files that are all gone', async () => {
+    const copy = copied();
+    for (const file of logsIn(copy)) rmSync(file);
+    const { stdout, code } = await log('check', `${copy}/orders-0`);
+    expect(stdout).toMatch(/^orders-0: offsets 0 to 0, 0 segments, 0 records .*: DAMAGED from offset 0 on$/m);
+    expect(stdout).toMatch(/the log ends at 0, before its recovery point 30 \(offsets 0 to 29\)$/m);
+    expect(stdout).toMatch(/^ {2}repair --skip-batch: 30 offsets that cannot be read become empty/m);
+    expect(code).toBe(1);
+  });
+
   test('names files from which nothing is lost, and ends with 0', async () => {
     const copy = copied();
     const name = readdirSync(`${copy}/orders-0`).find((each) => each.endsWith('.index'))!;

@@ -1,4 +1,4 @@
-import { batchHeaderSize, batchOverhead, RecordBatch, WireError } from '@rookery/wire';
+import { batchHeaderSize, batchOverhead, decodeRecords, RecordBatch, WireError } from '@rookery/wire';
 import { readFile, type File, type FileSystem } from '../vfs/file-system.ts';
 import { AbortedReplay } from './aborted-replay.ts';
 import { parseOffsets } from './checkpoint.ts';
@@ -16,23 +16,28 @@ export interface Expected {
   readonly logStartOffset: number | null;
   /** Null when nobody knows. */
   readonly recoveryPoint: number | null;
+  /** The last stop was orderly: a start takes nothing for the work of a crash. */
+  readonly isMarked: boolean;
   /** It was compacted, or nobody knows. */
   readonly mayHaveHoles: boolean;
 }
 
 /** Bytes that are no batch, or a batch that is not there, and what stands around them. */
 export interface Damage {
-  /** Base offset of the segment in which it begins. */
+  /** Base offset of the segment in which it begins; of one that is not there, where none is. */
   readonly segment: number;
   readonly position: number;
   /** Where the next good bytes begin in that segment; its end where nothing good follows. */
   readonly endPosition: number;
-  /** The offsets that cannot be read: from here… */
+  /** The offsets that cannot be read: from here, which may be before the log start… */
   readonly offset: number;
   /** …to the one before this. */
   readonly endOffset: number;
   readonly reason: string;
-  /** Nothing good follows, and it is above the recovery point: the next start cuts it, as after any crash. */
+  /**
+   * Nothing good follows, it is above the recovery point, and the last stop was no orderly one: the next start cuts
+   * it, as after any crash.
+   */
   readonly isTornTail: boolean;
 }
 
@@ -42,7 +47,7 @@ export interface Fault {
   readonly problem: string;
 }
 
-/** Good records in a stretch of the log. */
+/** Good records in a stretch of the log; those before its start are nobody's any more. */
 export interface Stretch {
   readonly segments: number;
   readonly batches: number;
@@ -54,6 +59,7 @@ export interface PartitionCheck {
   readonly directory: string;
   readonly baseOffsets: readonly number[];
   readonly logStartOffset: number;
+  /** Not before the start, also where the last batch ends there. */
   readonly logEndOffset: number;
   readonly good: Stretch;
   readonly batches: readonly GoodBatch[];
@@ -70,6 +76,7 @@ export interface GoodBatch {
   readonly lastOffset: number;
   readonly maxTimestamp: number;
   readonly sizeInBytes: number;
+  /** Records that readers can get: not those before the log start. */
   readonly recordCount: number;
   readonly leaderEpoch: number;
 }
@@ -96,8 +103,15 @@ class Check {
   }
 
   run(): PartitionCheck {
-    const bases = Segment.basesIn(this.#fs, this.#directory);
-    const logStartOffset = this.#expected.logStartOffset ?? bases[0] ?? 0;
+    const found = Segment.basesIn(this.#fs, this.#directory);
+    const logStartOffset = this.#expected.logStartOffset ?? found[0] ?? 0;
+    // What is left of segments before the log's start is the log's no more.
+    const bases = found.slice(
+      Math.max(
+        0,
+        found.findLastIndex((base) => base <= logStartOffset),
+      ),
+    );
     let next = bases[0] ?? logStartOffset;
     if (next > logStartOffset)
       this.#damage(
@@ -107,35 +121,34 @@ class Check {
     const replay = new AbortedReplay(this.#fs, this.#directory, next);
     if (replay.isComplete && !this.#expected.mayHaveHoles) this.#replay = replay;
     bases.forEach((base, i) => (next = this.#segment(base, next, bases[i + 1] ?? null)));
-    const recoveryPoint = this.#expected.recoveryPoint ?? 0;
-    const last = bases.at(-1);
-    if (last !== undefined && Math.max(next, logStartOffset) < recoveryPoint && !this.#endsDamaged(next)) {
-      const position = this.#fs.size(this.#path(last));
-      const place = {
-        segment: last,
-        position,
-        endPosition: position,
-        offset: next,
-        endOffset: recoveryPoint,
-      };
-      this.#damage(place, `the log ends at ${next}, before its recovery point ${recoveryPoint}`);
-    }
+    this.#end(bases.at(-1) ?? null, next, logStartOffset);
     this.#names();
+    const behind = (offset: number): Stretch =>
+      stretchOf(this.#batches.filter(({ lastOffset }) => lastOffset >= Math.max(offset, logStartOffset)));
     return {
       directory: this.#directory,
       baseOffsets: bases,
       logStartOffset,
-      logEndOffset: next,
-      good: stretchOf(this.#batches),
+      logEndOffset: Math.max(next, logStartOffset),
+      good: behind(logStartOffset),
       batches: this.#batches,
       damages: this.#damages,
       faults: this.#faults,
-      behind: (offset) => stretchOf(this.#batches.filter(({ lastOffset }) => lastOffset >= offset)),
+      behind,
     };
   }
 
-  #endsDamaged(next: number): boolean {
-    return this.#damages.at(-1)?.endOffset === next && this.#damages.length > 0;
+  /** Whether the log reaches as far as the data directory says, by the measure of `log-loader.ts`. */
+  #end(last: number | null, next: number, logStartOffset: number): void {
+    const { isMarked } = this.#expected;
+    const recoveryPoint = this.#expected.recoveryPoint ?? 0;
+    // A crash may take what was deleted before it was synced; an orderly stop leaves a log that reaches its start.
+    const due = isMarked ? Math.max(recoveryPoint, logStartOffset) : recoveryPoint;
+    if ((isMarked ? next : Math.max(next, logStartOffset)) >= due) return;
+    const position = last === null ? 0 : this.#fs.size(this.#path(last));
+    const place = { segment: last ?? next, position, endPosition: position, offset: next, endOffset: due };
+    const point = due === recoveryPoint ? 'its recovery point' : 'its start';
+    this.#damage(place, `the log ends at ${next}, before ${point} ${due}`);
   }
 
   #path(base: number): string {
@@ -149,12 +162,13 @@ class Check {
 
   /** @returns the offset after the segment */
   #segment(base: number, expected: number, nextBase: number | null): number {
-    const { mayHaveHoles, recoveryPoint } = this.#expected;
+    const { mayHaveHoles, recoveryPoint, isMarked } = this.#expected;
+    const logStartOffset = this.#expected.logStartOffset ?? 0;
     if (base !== expected && !(mayHaveHoles && base > expected)) this.#gap(base, expected);
     // The active segment is never compacted, so a batch behind a hole of it has moved past the end.
     const isKnownEnd = nextBase === null && (recoveryPoint ?? 0) > 0;
     const compacted = isKnownEnd ? recoveryPoint! - 1 : Infinity;
-    const holesUpTo = Math.max(mayHaveHoles ? compacted : 0, this.#expected.logStartOffset ?? 0);
+    const holesUpTo = Math.max(mayHaveHoles ? compacted : 0, logStartOffset);
     const log = this.#fs.open(this.#path(base), 'read');
     const first = this.#batches.length;
     let nextOffset = base;
@@ -162,7 +176,7 @@ class Check {
     try {
       for (let from = 0; ;) {
         const note = (batch: RecordBatch, position: number): void => {
-          this.#batches.push(placed(batch, base, position));
+          this.#batches.push(placed(batch, base, position, logStartOffset));
           this.#replay?.note(batch);
         };
         const limit = nextBase ?? undefined;
@@ -175,8 +189,9 @@ class Check {
         const good = findBatch(log, scanned.position + 1, nextOffset, nextBase ?? Infinity);
         const endPosition = good?.position ?? log.size();
         const endOffset = good?.baseOffset ?? nextBase ?? Math.max(recoveryPoint ?? 0, nextOffset);
-        const isTornTail =
-          good === null && nextBase === null && recoveryPoint !== null && nextOffset >= recoveryPoint;
+        const isLast = good === null && nextBase === null;
+        const isAbove = recoveryPoint !== null && Math.max(nextOffset, logStartOffset) >= recoveryPoint;
+        const isTornTail = isLast && isAbove && !isMarked;
         const place = {
           segment: base,
           position: scanned.position,
@@ -301,16 +316,34 @@ class Check {
   }
 }
 
-const placed = (batch: RecordBatch, segment: number, position: number): GoodBatch => ({
+const placed = (
+  batch: RecordBatch,
+  segment: number,
+  position: number,
+  logStartOffset: number,
+): GoodBatch => ({
   segment,
   position,
   baseOffset: batch.baseOffset,
   lastOffset: batch.lastOffset,
   maxTimestamp: batch.maxTimestamp,
   sizeInBytes: batch.sizeInBytes,
-  recordCount: batch.recordCount,
+  recordCount: recordsFrom(batch, logStartOffset),
   leaderEpoch: batch.partitionLeaderEpoch,
 });
+
+/** How many records of a batch are at or behind an offset. */
+function recordsFrom(batch: RecordBatch, offset: number): number {
+  if (batch.baseOffset >= offset || batch.recordCount === 0) return batch.recordCount;
+  if (batch.lastOffset < offset) return 0;
+  try {
+    return decodeRecords(batch).filter((record) => record.offset >= offset).length;
+  } catch (error) {
+    // A producer sent what nobody can look into, and where it was not compacted there is one for each offset.
+    if (error instanceof WireError) return Math.min(batch.recordCount, batch.nextOffset - offset);
+    throw error;
+  }
+}
 
 function stretchOf(batches: readonly GoodBatch[]): Stretch {
   let [records, bytes] = [0, 0];
@@ -381,6 +414,7 @@ export function expectedOf(fs: FileSystem, dataDir: string, partition: string): 
   return {
     logStartOffset: offsets('log-start-offset-checkpoint')?.get(partition) ?? null,
     recoveryPoint: points === null ? null : (points.get(partition) ?? 0),
+    isMarked: fs.exists(`${dataDir}/.kafka_cleanshutdown`),
     mayHaveHoles: offsets('cleaner-offset-checkpoint')?.has(partition) ?? true,
   };
 }
