@@ -1,12 +1,23 @@
 import { hash } from 'node:crypto';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Client } from '@rookery/client';
 import { startSidecar } from '@rookery/testing';
+import { deleteRecords, encodeBatch, ErrorCode, produce } from '@rookery/wire';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { finished, type Finished } from './support/finished-process.ts';
+import { WireConnection } from './support/wire-connection.ts';
 
 // `rookery log …` as an operator runs it: each command a process of its own, on the directory of a stopped broker.
 
@@ -79,6 +90,26 @@ function rotten(): string {
   return copy;
 }
 
+/** A copy in which idle-0 has the offsets 0 to 19 in two batches, and begins at 5, inside the first of them. */
+async function startingInABatch(): Promise<string> {
+  const sidecar = await startSidecar({ dataDir: copied() });
+  const connection = await WireConnection.open(sidecar.kafka);
+  for (const half of [upTo(10), upTo(20).slice(10)]) {
+    const batch = encodeBatch(half.map((i) => ({ value: Buffer.from(String(i)), timestamp: Date.now() })));
+    const partitionData = [{ index: 0, records: [batch] }];
+    const topicData = [{ name: 'idle', partitionData }];
+    const { responses } = await connection.ask(produce, 7, { acks: -1, timeoutMs: 10_000, topicData });
+    expect(responses[0]!.partitionResponses[0]!.errorCode).toBe(ErrorCode.NONE);
+  }
+  const partitions = [{ partitionIndex: 0, offset: 5 }];
+  const topics = [{ name: 'idle', partitions }];
+  const { topics: deleted } = await connection.ask(deleteRecords, 1, { topics, timeoutMs: 10_000 });
+  expect(deleted[0]!.partitions[0]!.errorCode).toBe(ErrorCode.NONE);
+  connection.close();
+  await sidecar.stop();
+  return sidecar.dataDir;
+}
+
 const digest = (dataDir: string): string =>
   hash(
     'sha1',
@@ -90,10 +121,10 @@ const digest = (dataDir: string): string =>
   );
 
 /** What a consumer gets, as the numbers that were sent. */
-async function served(dataDir: string, count: number): Promise<number[]> {
+async function served(dataDir: string, count: number, topic = 'orders'): Promise<number[]> {
   const sidecar = await startSidecar({ dataDir });
   try {
-    const args = ['consume', 'orders', '--from', 'earliest', '--count', String(count)];
+    const args = ['consume', topic, '--from', 'earliest', '--count', String(count)];
     const { stdout } = await finished(launcher, [...args, '--broker', sidecar.kafka], { environment });
     return stdout.trimEnd().split('\n').map(Number);
   } finally {
@@ -155,6 +186,23 @@ describe('log check', () => {
     expect(code).toBe(1);
   });
 
+  test('goes on to the next partition behind one that is damaged where its log starts', async () => {
+    const copy = await startingInABatch();
+    flip({ file: `${copy}/idle-0/${'0'.repeat(20)}.log`, position: 0, sizeInBytes: 0 }, 100);
+    const { stdout, stderr, code } = await log('check', copy);
+    expect(stdout).toMatch(/^idle-0: offsets 5 to 20, 1 segments, 10 records .*: DAMAGED from offset 5 on$/m);
+    expect(stdout).toMatch(/a batch fails its CRC \(offsets 5 to 9\)$/m);
+    expect(stdout).toMatch(
+      /^ {2}repair --truncate-at 5: the log ends at offset 5; .* 10 records in 1 batches/m,
+    );
+    expect(stdout).toMatch(/^ {2}repair --skip-batch: 5 offsets that cannot be read become empty/m);
+    expect(stdout).toMatch(/^orders-0: offsets 0 to 30, .*: whole$/m);
+    expect([stderr, code]).toEqual(['', 1]);
+    expect((await log('repair', `${copy}/idle-0`)).code).toBe(2);
+    expect((await log('repair', `${copy}/idle-0`, '--skip-batch')).code).toBe(0);
+    expect(await served(copy, 10, 'idle')).toEqual(upTo(20).slice(10));
+  });
+
   test('names files from which nothing is lost, and ends with 0', async () => {
     const copy = copied();
     const name = readdirSync(`${copy}/orders-0`).find((each) => each.endsWith('.index'))!;
@@ -212,6 +260,44 @@ describe('log repair', () => {
     ]);
     expect([stderr, code]).toEqual(['', 0]);
     expect(await served(copy, 29)).toEqual(upTo(30).filter((offset) => offset !== 12));
+  });
+
+  test.each(['--truncate-at=30', '--skip-batch'])(
+    '%s takes strange bytes off the end of a log that was left in order, and no record',
+    async (choice) => {
+      const copy = copied();
+      appendFileSync(logsIn(copy).at(-1)!, 'of nobody knows whom');
+      const { stdout, code } = await log('check', `${copy}/orders-0`);
+      expect(stdout).toMatch(/: DAMAGED from offset 30 on\n.*: 20 bytes .* \(what follows offset 30\)\n/);
+      expect(stdout).toMatch(/--truncate-at 30: the log ends at offset 30; .* 0 records in 0 batches/);
+      expect(code).toBe(1);
+      const repaired = await log('repair', `${copy}/orders-0`, choice);
+      expect([repaired.stderr, repaired.code]).toEqual(['', 0]);
+      expect(await served(copy, 30)).toEqual(upTo(30));
+    },
+  );
+
+  test('leaves the end of a log that a crash has torn to the next start', async () => {
+    const copy = rotten();
+    rmSync(`${copy}/.kafka_cleanshutdown`);
+    appendFileSync(logsIn(copy).at(-1)!, 'of nobody knows whom');
+    const { stderr, code } = await log('repair', `${copy}/orders-0`, '--skip-batch');
+    expect([stderr, code]).toEqual(['', 0]);
+    expect(await served(copy, 29)).toHaveLength(29);
+  });
+
+  test('--truncate-at inside the batch in which the log starts ends it there, and it goes on', async () => {
+    const copy = await startingInABatch();
+    const { stdout, stderr, code } = await log('repair', `${copy}/idle-0`, '--truncate-at', '7');
+    expect(stdout).toMatch(/^idle-0: the log ends at offset 5; .* 15 records in 2 batches /);
+    expect(stdout).toMatch(/^idle-0: offsets 5 to 5, 1 segments, 0 records in 0 bytes: whole$/m);
+    expect([stderr, code]).toEqual(['', 0]);
+    const sidecar = await startSidecar({ dataDir: copy });
+    const client = new Client({ brokers: [sidecar.kafka] });
+    const sent = await client.producer().send('idle', { value: Buffer.from('more'), partition: 0 });
+    await client.close();
+    await sidecar.stop();
+    expect(sent.offset).toBe(5);
   });
 
   test('ends the quarantine that a broker has left word of', async () => {

@@ -9,7 +9,7 @@ import {
   type PartitionCheck,
 } from '../log/log-check.ts';
 import { dump } from '../log/log-dump.ts';
-import { planSkipping, planTruncation, repair, type Repair } from '../log/log-repair.ts';
+import { missedFrom, planSkipping, planTruncation, repair, rotIn, type Repair } from '../log/log-repair.ts';
 import { nodeFileSystem as fs } from '../vfs/node.ts';
 
 // `rookery log …`: reading, checking and mending the files of a log where they lie.
@@ -47,47 +47,55 @@ export function checkLogs(path: string): void {
   for (const partition of partitions) {
     const found = check(dataDir, partition);
     report(partition, found);
-    if (found.damages.some(({ isTornTail }) => !isTornTail)) process.exitCode = damaged;
+    if (rotIn(found).length > 0) process.exitCode = damaged;
   }
 }
 
 function report(partition: string, found: PartitionCheck): void {
   const { good, baseOffsets, logStartOffset, logEndOffset, damages, faults } = found;
-  const rot = damages.filter(({ isTornTail }) => !isTornTail);
-  const state = rot.length === 0 ? 'whole' : `DAMAGED from offset ${rot[0]!.offset} on`;
+  const rot = rotIn(found);
+  const from = rot.length === 0 ? null : missedFrom(found, rot[0]!);
+  const state = from === null ? 'whole' : `DAMAGED from offset ${from} on`;
   const size = `${baseOffsets.length} segments, ${good.records} records in ${good.bytes} bytes`;
   say(`${partition}: offsets ${logStartOffset} to ${logEndOffset}, ${size}: ${state}`);
-  for (const damage of damages) say(`  ${sayDamage(damage)}`);
+  for (const damage of damages) say(`  ${sayDamage(found, damage)}`);
   for (const { file, problem } of faults) say(`  ${file}: ${problem}; made again or left alone by a start`);
-  if (rot.length === 0) return;
-  say(`  repair --truncate-at ${rot[0]!.offset}: ${sayPlan(planTruncation(found, rot[0]!.offset))}`);
-  say(`  repair --skip-batch: ${sayPlan(planSkipping(found))}`);
+  if (from === null) return;
+  offer(`--truncate-at ${from}`, found, () => planTruncation(found, from));
+  offer('--skip-batch', found, () => planSkipping(found));
 }
 
-function sayDamage({
-  segment,
-  position,
-  endPosition,
-  offset,
-  endOffset,
-  reason,
-  isTornTail,
-}: Damage): string {
+/** Says what a repair would do; one that this damage does not allow must not hide the other. */
+function offer(choice: string, found: PartitionCheck, plan: () => Repair): void {
+  let said: string;
+  try {
+    said = sayPlan(found, plan());
+  } catch (error) {
+    if (!(error instanceof SidecarError)) throw error;
+    said = error.message;
+  }
+  say(`  repair ${choice}: ${said}`);
+}
+
+function sayDamage(found: PartitionCheck, damage: Damage): string {
+  const { segment, position, endPosition, endOffset, reason, isTornTail } = damage;
   const file = `${String(segment).padStart(20, '0')}.log`;
   const bytes = endPosition > position ? `${endPosition - position} bytes ` : '';
   if (isTornTail)
     return `${file}: ${bytes}at position ${position} are an unfinished tail: ${reason}; a start cuts it`;
-  const offsets =
-    endOffset > offset ? `offsets ${offset} to ${endOffset - 1}` : `what follows offset ${offset}`;
+  const from = missedFrom(found, damage);
+  const offsets = endOffset > from ? `offsets ${from} to ${endOffset - 1}` : `what follows offset ${from}`;
   return `${file}: ${bytes}at position ${position}: ${reason} (${offsets})`;
 }
 
-function sayPlan(plan: Repair): string {
+function sayPlan(found: PartitionCheck, plan: Repair): string {
   if (plan.kind === 'truncate') {
     const { endOffset, lost } = plan;
     return `the log ends at offset ${endOffset}; of what can be read, ${lost.records} records in ${lost.batches} batches (${lost.bytes} bytes, ${lost.segments} segments) are lost`;
   }
-  const offsets = plan.damages.reduce((sum, { offset, endOffset }) => sum + endOffset - offset, 0);
+  const offsets = plan.damages
+    .map((damage) => Math.max(0, damage.endOffset - missedFrom(found, damage)))
+    .reduce((sum, missed) => sum + missed, 0);
   return `${offsets} offsets that cannot be read become empty; nothing that can be read is lost`;
 }
 
@@ -111,12 +119,12 @@ export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags):
     throw new SidecarError('RK0101', 'nothing was changed: choose --truncate-at OFFSET or --skip-batch');
   }
   const plan = offset === null ? planSkipping(found) : planTruncation(found, offset);
-  say(`${partition}: ${sayPlan(plan)}`);
+  say(`${partition}: ${sayPlan(found, plan)}`);
   const config = new Config({}).logConfig({});
   repair({ fs, dataDir, partition, config }, found, plan);
   const after = check(dataDir, partition);
   report(partition, after);
-  if (after.damages.length > 0) throw new SidecarError('RK0306', `${partition} is still not whole`);
+  if (rotIn(after).length > 0) throw new SidecarError('RK0306', `${partition} is still not whole`);
 }
 
 /** Decimal digits alone: to JavaScript an unset shell variable is the number 0, and the log would be emptied. */

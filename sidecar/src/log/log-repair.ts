@@ -7,7 +7,7 @@ import { Checkpoint } from './checkpoint.ts';
 import { cleanedSuffix, swapSuffix } from './compaction.ts';
 import { lockStopped, releaseStopped } from './data-directory.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
-import type { Damage, PartitionCheck, Stretch } from './log-check.ts';
+import type { Damage, GoodBatch, PartitionCheck, Stretch } from './log-check.ts';
 import { snapshotOffsets, snapshotPath } from './producer-snapshot.ts';
 import { scanNow } from './segment-scan.ts';
 import { Segment, segmentName } from './segment.ts';
@@ -25,32 +25,60 @@ export type Repair =
     }
   | { readonly kind: 'skip'; readonly damages: readonly Damage[] };
 
+/** The furthest an offset may be from its segment's base. */
+const relativeOffsetMax = 0x7fffffff;
+
+/** What no start mends by itself. */
+export const rotIn = ({ damages }: PartitionCheck): Damage[] =>
+  damages.filter(({ isTornTail }) => !isTornTail);
+
+/** The first offset that readers miss: what is before the log start was deleted. */
+export const missedFrom = ({ logStartOffset }: PartitionCheck, { offset }: Damage): number =>
+  Math.max(offset, logStartOffset);
+
 /**
- * Cuts the log before the batch that holds the offset.
+ * Cuts the log before the batch that holds the offset, but not before the log start, which may be inside that batch.
  * @throws SidecarError RK0307 where damage would stay in front of it
  */
 export function planTruncation(check: PartitionCheck, offset: number): Repair {
-  const damages = check.damages.filter(({ isTornTail }) => !isTornTail);
-  const before = damages.find((damage) => damage.offset < offset && damage.endOffset <= offset);
+  const { logStartOffset } = check;
+  const damages = rotIn(check);
+  const before = damages.find((damage) => missedFrom(check, damage) < offset && damage.endOffset <= offset);
   if (before !== undefined)
     throw new SidecarError(
       'RK0307',
-      `the damage at offset ${before.offset} would stay in front of ${offset}`,
+      `the damage at offset ${missedFrom(check, before)} would stay in front of ${offset}`,
     );
-  if (offset < check.logStartOffset)
-    throw new SidecarError('RK0307', `the log starts at ${check.logStartOffset}, ${offset} is before that`);
-  const inside = damages.find((damage) => damage.offset <= offset && offset < damage.endOffset);
+  if (offset < logStartOffset)
+    throw new SidecarError('RK0307', `the log starts at ${logStartOffset}, ${offset} is before that`);
+  // Bytes that take the place of no offset begin where the log is good up to.
+  const inside = damages.find(
+    (damage) =>
+      missedFrom(check, damage) === offset || (damage.offset <= offset && offset < damage.endOffset),
+  );
   const batch = check.batches.find(({ lastOffset }) => lastOffset >= offset);
-  const place = inside === undefined ? batch : { ...inside, baseOffset: inside.offset };
+  const place = inside ?? batch;
   if (place === undefined) throw new SidecarError('RK0307', `the log ends at ${check.logEndOffset}`);
-  const { segment, position, baseOffset: endOffset } = place;
+  // Not into a hole: where that offset was compacted away the log ends there all the same.
+  const cut = inside?.offset ?? Math.min(batch!.baseOffset, offset);
+  const endOffset = Math.max(cut, logStartOffset);
+  const { segment, position } = place;
   return { kind: 'truncate', endOffset, segment, position, lost: check.behind(endOffset) };
 }
 
-/** Puts a batch of no records in the place of what is damaged: readers pass over it, and every other offset stays. */
+/**
+ * Puts a batch of no records in the place of what is damaged: readers pass over it, and every other offset stays.
+ * @throws SidecarError RK0307 where more offsets are missing than one batch can stand for
+ */
 export function planSkipping(check: PartitionCheck): Repair {
-  return { kind: 'skip', damages: check.damages.filter(({ isTornTail }) => !isTornTail) };
+  const damages = rotIn(check);
+  for (const { segment, offset, endOffset } of damages)
+    if (offset >= segment && endOffset - 1 - segment > relativeOffsetMax)
+      throw new SidecarError('RK0307', `too many offsets are missing from ${offset} to ${endOffset - 1}`);
+  return { kind: 'skip', damages };
 }
+
+type Truncation = Repair & { readonly kind: 'truncate' };
 
 export interface RepairDeps {
   readonly fs: FileSystem;
@@ -72,15 +100,45 @@ export function repair(deps: RepairDeps, check: PartitionCheck, planned: Repair)
   }
 }
 
-function truncate(deps: RepairDeps, check: PartitionCheck, to: Repair & { kind: 'truncate' }): void {
-  const { fs, config } = deps;
+function truncate(deps: RepairDeps, check: PartitionCheck, to: Truncation): void {
+  const { fs } = deps;
   const { directory } = check;
   const { endOffset, segment: base, position } = to;
   // The offset goes first: a start in between must not take the new end for a loss.
   remember(deps, 'recovery-point-offset-checkpoint', endOffset);
   remember(deps, 'replication-offset-checkpoint', endOffset);
-  for (const later of check.baseOffsets.filter((other) => other > base).reverse())
+  for (const later of check.baseOffsets.filter((other) => other > base || other > endOffset).reverse())
     new Segment(fs, directory, later).remove();
+  // No batch may be left that tells where the log ends, so a name tells; before the cut, so that no start misses it.
+  if (endOffset !== endBefore(check.batches, base, position)) {
+    begin(deps, check, endOffset);
+    fs.syncDirectoryNow(directory);
+  }
+  if (base <= endOffset) cutSegment(deps, check, to);
+  for (const offset of snapshotOffsets(fs.list(directory)))
+    if (offset > endOffset) fs.remove(snapshotPath(directory, offset));
+  new LeaderEpochs(fs, `${directory}/leader-epoch-checkpoint`).truncateTo(endOffset);
+  fs.syncDirectoryNow(directory);
+}
+
+/** The offset after the last batch before a place. */
+function endBefore(batches: readonly GoodBatch[], segment: number, position: number): number {
+  const last = batches.findLast((batch) => batch.segment === segment && batch.position < position);
+  return last === undefined ? segment : last.lastOffset + 1;
+}
+
+/** An empty segment at which the log goes on. */
+function begin({ fs }: RepairDeps, { directory }: PartitionCheck, offset: number): void {
+  const empty = new Segment(fs, directory, offset);
+  // Indexes of a segment that is gone may still stand under this name.
+  empty.restartIndexes(0);
+  empty.create();
+  empty.syncNow();
+  empty.close();
+}
+
+function cutSegment({ fs, config }: RepairDeps, { directory }: PartitionCheck, to: Truncation): void {
+  const { segment: base, position, endOffset } = to;
   const cut = new Segment(fs, directory, base);
   cut.truncate(position, endOffset);
   cut.restartIndexes(0);
@@ -90,17 +148,13 @@ function truncate(deps: RepairDeps, check: PartitionCheck, to: Repair & { kind: 
   cut.seal();
   cut.syncNow();
   cut.close();
-  for (const offset of snapshotOffsets(fs.list(directory)))
-    if (offset > endOffset) fs.remove(snapshotPath(directory, offset));
-  new LeaderEpochs(fs, `${directory}/leader-epoch-checkpoint`).truncateTo(endOffset);
-  fs.syncDirectoryNow(directory);
 }
 
 /** Writes the damaged segments anew and swaps them in as a compaction does: a kill on the way leaves old or new. */
 function skip(deps: RepairDeps, check: PartitionCheck, damages: readonly Damage[]): void {
   const { fs, config, partition } = deps;
   const { directory } = check;
-  const headless = damages.find(({ endOffset, segment }) => endOffset === segment);
+  const headless = damages.find(({ offset, segment }) => offset < segment);
   if (headless !== undefined && headless.segment === check.baseOffsets[0])
     remember(deps, 'log-start-offset-checkpoint', headless.segment);
   const within = damages.filter((damage) => damage !== headless);
@@ -148,9 +202,7 @@ function filler(offset: number, endOffset: number): Buffer {
   batch.setBaseOffset(offset);
   // No leader wrote it, and nobody is to conclude anything from its epoch.
   batch.setPartitionLeaderEpoch(-1);
-  const delta = endOffset - offset - 1;
-  if (delta > 0x7fffffff) throw new SidecarError('RK0307', `${delta + 1} offsets are missing at ${offset}`);
-  bytes.writeInt32BE(delta, 23);
+  bytes.writeInt32BE(endOffset - offset - 1, 23);
   bytes.writeUInt32BE(crc32c([bytes.subarray(21)]), 17);
   return bytes;
 }
