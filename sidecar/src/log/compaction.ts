@@ -294,18 +294,16 @@ function readable(batch: RecordBatch): LogRecord[] | null {
 const parsed = (bytes: Buffer): RecordBatch => RecordBatch.split([bytes])[0]!;
 
 const writeBytes = 1024 * 1024;
-const syncBytes = 4 * 1024 * 1024;
 
 /**
- * Gathers batches, so that a segment of tiny ones is not a million writes. What was written is synced now and then: one
- * sync of a whole segment would keep the disk from whoever waits for an acknowledgement.
+ * Gathers batches, so that a segment of tiny ones is not a million writes. Each write is synced: one sync of
+ * a whole segment would keep the disk from whoever waits for an acknowledgement.
  */
 class BatchWriter {
   readonly #file: File;
   #chunks: Buffer[] = [];
   #bytes = 0;
   #position = 0;
-  #synced = 0;
 
   constructor(file: File) {
     this.#file = file;
@@ -324,8 +322,6 @@ class BatchWriter {
     this.#position += this.#bytes;
     this.#chunks = [];
     this.#bytes = 0;
-    if (this.#position - this.#synced < syncBytes) return;
     this.#file.syncNow();
-    this.#synced = this.#position;
   }
 }
