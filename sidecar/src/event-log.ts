@@ -34,7 +34,7 @@ export class EventLog {
       this.error('the files of a partition that had records are gone: it begins anew, empty', info),
     );
     events.on('logSetAside', (info) =>
-      this.error("a partition's directory is that of another topic: it was put aside", info),
+      this.error('a directory with the topic id of another topic was put aside', info),
     );
     events.on('epochsRestored', (info) => this.warn('read the leader epochs from the batches', info));
     events.on('metadataRestored', (info) => this.warn('restored a lost partition.metadata', info));
