@@ -8,7 +8,7 @@ import type { Rot } from './rot.ts';
 const formatVersion = 1;
 
 const lockName = '.lock';
-const markerName = '.kafka_cleanshutdown';
+export const markerName = '.kafka_cleanshutdown';
 const metaName = 'meta.properties';
 const ownName = 'rookery.json';
 

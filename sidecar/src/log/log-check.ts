@@ -2,6 +2,7 @@ import { batchHeaderSize, batchOverhead, decodeRecords, RecordBatch, WireError }
 import { readFile, type File, type FileSystem } from '../vfs/file-system.ts';
 import { AbortedReplay } from './aborted-replay.ts';
 import { parseOffsets } from './checkpoint.ts';
+import { markerName } from './data-directory.ts';
 import { readInt64 } from './int64.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import { epochsName } from './partition-directory.ts';
@@ -414,7 +415,7 @@ export function expectedOf(fs: FileSystem, dataDir: string, partition: string): 
   return {
     logStartOffset: offsets('log-start-offset-checkpoint')?.get(partition) ?? null,
     recoveryPoint: points === null ? null : (points.get(partition) ?? 0),
-    isMarked: fs.exists(`${dataDir}/.kafka_cleanshutdown`),
+    isMarked: fs.exists(`${dataDir}/${markerName}`),
     mayHaveHoles: offsets('cleaner-offset-checkpoint')?.has(partition) ?? true,
   };
 }
