@@ -410,6 +410,8 @@ export class Durability {
   }
 
   #wrote(run: Run): void {
+    // The first bytes make the file, perhaps after a sync that came between the roll and them.
+    if (run.position === 0) this.#hasNewFiles = true;
     this.#bytesSinceSnapshot += run.sizeInBytes;
     this.#unsynced.add(run.segment);
     this.#unsyncedBytes += run.sizeInBytes;
