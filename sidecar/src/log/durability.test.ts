@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
+import { loseUnsynced } from '../vfs/power-cut.ts';
 import { AppendRefused } from './append-checks.ts';
 import { batchOf, openMemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
@@ -164,6 +165,20 @@ describe('what an acknowledgement covers', () => {
     clock.advance(1_000);
     await settle();
     expect(orders.recoveryPoint).toBe(1);
+  });
+
+  test('a batch behind a roll outlives the power, though a sync came between the two', async () => {
+    const { fs, log, settle } = openMemoryLogs();
+    const orders = log();
+    append(orders, 'a');
+    await settle();
+    orders.roll();
+    // The sealed segment is synced before the next one has a file.
+    await orders.sync();
+    append(orders, 'b');
+    await settle();
+    expect(orders.durableEndOffset).toBe(2);
+    expect(openMemoryLogs({ fs: fs.afterPowerCut(loseUnsynced) }).log().logEndOffset).toBe(2);
   });
 
   test('the background sync has some logs in hand at once, and comes to all of them', async () => {
