@@ -1,6 +1,7 @@
 import { decodeRecords, filterBatch, RecordBatch, WireError, type LogRecord } from '@rookery/wire';
 import type { File, FileSystem } from '../vfs/file-system.ts';
 import { transactionEndOf } from './control-record.ts';
+import { relativeOffsetMax } from './offset-index.ts';
 import { OffsetMap } from './offset-map.ts';
 import { OffsetOrder } from './offset-order.ts';
 import { RotFound } from './rot.ts';
@@ -177,7 +178,7 @@ class Compaction {
         group !== undefined &&
         bytes <= segmentBytes &&
         indexBytes <= segmentIndexBytes &&
-        span < 0x7fffffff
+        span < relativeOffsetMax
       )
         group.push(segment);
       else {

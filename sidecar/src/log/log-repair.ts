@@ -8,6 +8,7 @@ import { cleanedSuffix, swapSuffix } from './compaction.ts';
 import { lockStopped, releaseStopped } from './data-directory.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import type { Damage, GoodBatch, PartitionCheck, Stretch } from './log-check.ts';
+import { relativeOffsetMax } from './offset-index.ts';
 import { snapshotOffsets, snapshotPath } from './producer-snapshot.ts';
 import { scanNow } from './segment-scan.ts';
 import { Segment, segmentName } from './segment.ts';
@@ -24,9 +25,6 @@ export type Repair =
       readonly lost: Stretch;
     }
   | { readonly kind: 'skip'; readonly damages: readonly Damage[] };
-
-/** The furthest an offset may be from its segment's base. */
-const relativeOffsetMax = 0x7fffffff;
 
 /** What no start mends by itself. */
 export const rotIn = ({ damages }: PartitionCheck): Damage[] =>

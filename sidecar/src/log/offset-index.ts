@@ -4,6 +4,9 @@ import { IndexFile } from './index-file.ts';
 /** `relativeOffset:i32 position:i32`, sparse: docs/format/offset-index.md. */
 const entrySize = 8;
 
+/** The furthest an offset may be from its segment's base: indexes keep it in 31 bits. */
+export const relativeOffsetMax = 0x7fffffff;
+
 export interface OffsetEntry {
   /** The last offset of the batch that begins at `position`. */
   readonly lastOffset: number;

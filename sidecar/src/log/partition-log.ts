@@ -22,6 +22,7 @@ import {
   type ReadableLog,
 } from './log-reader.ts';
 import { epochsName } from './partition-directory.ts';
+import { relativeOffsetMax } from './offset-index.ts';
 import { noteBatch, recoverProducers } from './producer-recovery.ts';
 import type { ProducerSnapshot } from './producer-snapshot.ts';
 import { ProducerState, type SentBatch } from './producer-state.ts';
@@ -78,9 +79,6 @@ export interface LogDeps {
 
 /** A number in [0, 1). */
 const chanceOf = (clock: Clock): number => clock.randomBytes(4).readUInt32LE(0) / 2 ** 32;
-
-/** The furthest an offset may be from its segment's base: indexes keep it in 31 bits. */
-const relativeOffsetMax = 0x7fffffff;
 
 /**
  * One partition on disk: segments, indexes, epochs. Appends get their offsets at once and are written with the
