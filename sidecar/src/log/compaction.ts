@@ -297,8 +297,8 @@ const parsed = (bytes: Buffer): RecordBatch => RecordBatch.split([bytes])[0]!;
 const writeBytes = 1024 * 1024;
 
 /**
- * Gathers batches, so that a segment of tiny ones is not a million writes. Each write is synced: one sync of
- * a whole segment would keep the disk from whoever waits for an acknowledgement.
+ * Gathers batches, so that a segment of tiny ones is not a million writes. Each full one is synced: one
+ * sync of a whole segment would keep the disk from whoever waits for an acknowledgement.
  */
 class BatchWriter {
   readonly #file: File;
@@ -315,7 +315,9 @@ class BatchWriter {
       this.#chunks.push(chunk);
       this.#bytes += chunk.length;
     }
-    if (this.#bytes >= writeBytes) this.flush();
+    if (this.#bytes < writeBytes) return;
+    this.flush();
+    this.#file.syncNow();
   }
 
   flush(): void {
@@ -323,6 +325,5 @@ class BatchWriter {
     this.#position += this.#bytes;
     this.#chunks = [];
     this.#bytes = 0;
-    this.#file.syncNow();
   }
 }
