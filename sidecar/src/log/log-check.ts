@@ -107,12 +107,7 @@ class Check {
     const found = Segment.basesIn(this.#fs, this.#directory);
     const logStartOffset = this.#expected.logStartOffset ?? found[0] ?? 0;
     // What is left of segments before the log's start is the log's no more.
-    const bases = found.slice(
-      Math.max(
-        0,
-        found.findLastIndex((base) => base <= logStartOffset),
-      ),
-    );
+    const bases = found.filter((_, i) => (found[i + 1] ?? Infinity) > logStartOffset);
     let next = bases[0] ?? logStartOffset;
     if (next > logStartOffset)
       this.#damage(

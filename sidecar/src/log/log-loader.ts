@@ -138,14 +138,10 @@ class Loading {
     const bases = this.#isNew ? [this.#logStartOffset] : found;
     const segments = bases.map((base) => new Segment(fs, directory, base));
     // Deleting stopped halfway: what is left before the log's start may have holes, and is the log's no more.
-    const first = Math.max(
-      0,
-      bases.findLastIndex((base) => base <= this.#logStartOffset),
-    );
-    this.#outlived = segments.slice(0, first);
+    this.#segments = new SegmentList(segments);
+    this.#outlived = this.#segments.drop(this.#segments.floor(this.#logStartOffset));
     // The first one's name is durable before another takes its place as the first.
-    if (first > 0) fs.syncDirectoryNow(directory);
-    this.#segments = new SegmentList(segments.slice(first));
+    if (this.#outlived.length > 0) fs.syncDirectoryNow(directory);
     if (this.#isNew) {
       this.#segments.active.restartIndexes(0);
       this.#segments.active.create();
