@@ -215,6 +215,15 @@ describe('a log', () => {
     expect(errorOf(() => append(log, sent({ producer: -2, sequence: 0 })))).toBe('INVALID_RECORD');
   });
 
+  test('a producer of which nothing but a marker is known begins with 0', () => {
+    const log = openMemoryLogs().log();
+    log.appendAsLeader([marker(5, 'commit')], 0, 'coordinator');
+    expect(errorOf(() => append(log, sent({ producer: 5, sequence: 7 })))).toBe(
+      'OUT_OF_ORDER_SEQUENCE_NUMBER',
+    );
+    expect(append(log, sent({ producer: 5, sequence: 0 }))).toMatchObject({ baseOffset: 1 });
+  });
+
   test('keeps what is not decided out of stable reads, and knows what was aborted', async () => {
     const { fs, log, logs, settle } = openMemoryLogs();
     const orders = log();

@@ -84,9 +84,10 @@ export class ProducerState {
       (sent) => sent.firstSequence === baseSequence && sent.lastSequence === lastSequence,
     );
     if (repeated !== undefined) return repeated;
-    // Without a batch (a marker was all so far) any number may be the first.
-    if (last === undefined || baseSequence === nextSequence(last.lastSequence)) return null;
-    throw outOfOrder(batch, `the next sequence is ${nextSequence(last.lastSequence)}`);
+    // Where a marker was all so far, its epoch has begun, and so the first number is 0 as in any other.
+    const next = last === undefined ? 0 : nextSequence(last.lastSequence);
+    if (baseSequence === next) return null;
+    throw outOfOrder(batch, `the next sequence is ${next}`);
   }
 
   /** Takes note of a batch of records that was appended, or read while recovering. */
