@@ -301,15 +301,39 @@ export class LogReader {
     }
   }
 
-  /** The first record with the largest timestamp; null for an empty log. */
+  /**
+   * The first record with the largest timestamp; null for an empty log.
+   * @throws Quarantined where the answer may lie behind rot
+   */
   async offsetOfMaxTimestamp(): Promise<Found | null> {
+    const [first, ...rest] = this.#parts.segments.all();
+    const largestOfRest = largestIn(rest);
+    const largest = Math.max(largestOfRest, largestIn([first!]));
+    if (largest < 0) return null;
+    const found = await this.offsetForTimestamp(largest);
+    if (found !== null || largest === largestOfRest) return found;
+    // The youngest record was deleted, and what is left of its segment stays.
+    const left = await this.#largestLeftOf(Math.min(rest[0]?.baseOffset ?? Infinity, this.#readable.offset));
+    return this.offsetForTimestamp(Math.max(left, largestOfRest));
+  }
+
+  /** The largest timestamp of the records from the log's start to the end of its first segment. */
+  async #largestLeftOf(endOffset: number): Promise<number> {
+    const { logStartOffset } = this.#log;
     let largest = -1;
-    for (const segment of this.#parts.segments.all())
-      largest = Math.max(largest, segment.largestTimestamp?.timestamp ?? -1);
-    return largest < 0 ? null : this.offsetForTimestamp(largest);
+    await this.readChecked(endOffset, (batch) => {
+      if (batch.baseOffset >= logStartOffset) largest = Math.max(largest, batch.maxTimestamp);
+      else
+        for (const { offset, timestamp } of eachRecord(batch))
+          if (offset >= logStartOffset) largest = Math.max(largest, timestamp);
+    });
+    return largest;
   }
 
   #found({ timestamp, offset }: TimeEntry): Found {
     return { timestamp, offset, leaderEpoch: this.#parts.epochs.epochOf(offset) };
   }
 }
+
+const largestIn = (segments: readonly Segment[]): number =>
+  segments.reduce((largest, { largestTimestamp: each }) => Math.max(largest, each?.timestamp ?? -1), -1);

@@ -1,3 +1,4 @@
+import { encodeBatch, RecordBatch } from '@rookery/wire';
 import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
 import { batchOf, openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
@@ -150,6 +151,48 @@ describe('deleting records', () => {
     expect(log.sizeInBytes).toBe(0);
     const again = openMemoryLogs({ fs: logs.fs.afterKill() });
     expect(again.log().appendAsLeader([batchOf(['next'])], 0).baseOffset).toBe(5);
+  });
+});
+
+describe('the youngest record, when it was deleted', () => {
+  /** Batches of one record with these times; every segment holds two of them. */
+  async function at(...times: number[]) {
+    const logs = open({ segmentBytes: 1_100 });
+    const log = logs.log();
+    for (const timestamp of times) {
+      log.appendAsLeader([batchOf(['x'.repeat(450)], { timestamp })], 0);
+      await logs.settle();
+      log.advanceHighWatermark(log.durableEndOffset);
+    }
+    return log;
+  }
+
+  test.each([
+    ['in the same segment', [900, 100], 1, { offset: 1, timestamp: 100 }],
+    ['in a later one', [900, 100, 300, 200], 1, { offset: 2, timestamp: 300 }],
+    ['before one that is older', [900, 400, 300, 200], 1, { offset: 1, timestamp: 400 }],
+    ['not at all, as far as another is as young', [900, 100, 900], 1, { offset: 2, timestamp: 900 }],
+  ])('is looked for %s', async (_, times, start, found) => {
+    const log = await at(...times);
+    expect(await log.offsetOfMaxTimestamp()).toMatchObject({ offset: 0, timestamp: 900 });
+    await log.deleteBefore(start);
+    expect(await log.offsetOfMaxTimestamp()).toMatchObject(found);
+  });
+
+  test('is looked for inside the batch that the start is in', async () => {
+    const logs = open();
+    const log = logs.log();
+    const values = [900, 100, 300].map((timestamp) => ({
+      key: null,
+      value: Buffer.from('x'),
+      headers: [],
+      timestamp,
+    }));
+    log.appendAsLeader(RecordBatch.split([encodeBatch(values, {})]), 0);
+    await logs.settle();
+    log.advanceHighWatermark(3);
+    await log.deleteBefore(1);
+    expect(await log.offsetOfMaxTimestamp()).toMatchObject({ offset: 2, timestamp: 300 });
   });
 });
 
