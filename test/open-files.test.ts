@@ -118,7 +118,12 @@ describe.runIf(process.platform === 'linux').each([
   test('more busy partitions than descriptors lose nothing, and go on', async () => {
     sidecar = await startSidecar({
       descriptors,
-      settings: { ...settings, 'tail.cache.bytes': 0, 'log.index.interval.bytes': 1000 },
+      settings: {
+        ...settings,
+        'tail.cache.bytes': 0,
+        'log.index.interval.bytes': 1000,
+        'log.segment.delete.delay.ms': 0,
+      },
     });
     const limit = /^Max open files\s+(\d+)\s+(\d+)/m.exec(
       readFileSync(`/proc/${sidecar.pid}/limits`, 'utf8'),

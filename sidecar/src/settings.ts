@@ -77,7 +77,8 @@ const actedOn: Readonly<Record<string, string>> = {
   'log.roll.jitter.ms': 'by how much, at random, a segment is closed sooner than log.roll.ms says',
   'log.roll.ms': 'a segment is closed when its first record was appended so long ago',
   'log.segment.bytes': 'a segment is closed before it grows beyond this size',
-  'log.segment.delete.delay.ms': 'how long the files of a deleted segment stay, under another name',
+  'log.segment.delete.delay.ms':
+    'how long the files of a deleted segment or partition stay, under another name',
   'max.connections': 'the most connections at once; one more is closed',
   'message.max.bytes': 'the largest record batch that is taken',
   'min.insync.replicas': 'how many replicas must be in sync for acks=all',

@@ -5,6 +5,7 @@ import { Checkpoint, type Offsets } from './checkpoint.ts';
 import { Cleaner } from './cleaner.ts';
 import { compact, type CompactionPlan, type CompactionResult } from './compaction.ts';
 import type { DataDirectory } from './data-directory.ts';
+import { DeferredDeletion } from './deferred-deletion.ts';
 import type { DiskSpace } from './disk-space.ts';
 import { Flusher, unsyncedBytesMax } from './flusher.ts';
 import type { LogConfig } from '../log-config.ts';
@@ -12,7 +13,6 @@ import type { Checkpointed } from './log-loader.ts';
 import { partitionMetadata, readTopicId, syncNames, writeTopicId } from './partition-directory.ts';
 import { PartitionLog, type LogDeps } from './partition-log.ts';
 import { Scrubber } from './scrubber.ts';
-import { SegmentDeletion } from './segment-deletion.ts';
 import { logSuffix, segmentName } from './segment.ts';
 import { sideBySide } from './side-by-side.ts';
 import type { TailCache } from './tail-cache.ts';
@@ -55,7 +55,7 @@ export class LogManager {
   readonly #recoveryPoints: Checkpoint;
   readonly #startOffsets: Checkpoint;
   readonly #highWatermarks: Checkpoint;
-  readonly #deletion: SegmentDeletion;
+  readonly #deletion: DeferredDeletion;
   readonly #cleaner: Cleaner | null;
   readonly #scrubber: Scrubber;
   /** How far each log was compacted. One that is named may have holes, whatever its topic's settings say today. */
@@ -86,7 +86,7 @@ export class LogManager {
     this.#foundPoints = this.#found(this.#recoveryPoints);
     this.#foundStarts = this.#found(this.#startOffsets);
     this.#highWatermarks = new Checkpoint(fs, `${directory.path}/replication-offset-checkpoint`);
-    this.#deletion = new SegmentDeletion(options);
+    this.#deletion = new DeferredDeletion(options);
     this.#cleanerOffsets = new Checkpoint(fs, `${directory.path}/cleaner-offset-checkpoint`);
     const compactedTo = this.#found(this.#cleanerOffsets);
     this.#hasForgottenHoles = compactedTo === null;
@@ -190,23 +190,24 @@ export class LogManager {
     this.#options.directory.release(name);
   }
 
-  /** Gone from sight when it returns; the files go in the background. */
+  /** Gone from sight when it returns; the files go later. */
   delete(topic: string, partition: number): void {
-    const aside = this.#rename(`${topic}-${partition}`, deletedSuffix);
-    if (aside !== null) this.#removeInBackground(aside);
+    const log = this.get(topic, partition);
+    if (log === undefined) return;
+    this.#deletion.directory(this.#rename(log, deletedSuffix), log.config.fileDeleteDelayMs);
   }
 
   /** Gone from sight when it returns, but its files stay for whoever needs them: it is not known whose they are. */
-  setAside({ name, topicId, logEndOffset }: PartitionLog): void {
-    const directory = this.#rename(name, straySuffix)!;
+  setAside(log: PartitionLog): void {
+    const directory = this.#rename(log, straySuffix);
+    const { name, topicId, logEndOffset } = log;
     this.#options.events.emit('logSetAside', { partition: name, directory, topicId, logEndOffset });
   }
 
-  /** @returns its new path, null when there is no such log */
-  #rename(name: string, kind: string): string | null {
+  /** @returns its new path */
+  #rename(log: PartitionLog, kind: string): string {
     const { fs, directory, clock } = this.#options;
-    const log = this.#logs.get(name);
-    if (log === undefined) return null;
+    const { name } = log;
     this.#logs.delete(name);
     this.#compactedTo.delete(name);
     directory.release(name);
@@ -333,7 +334,7 @@ export class LogManager {
       const [, topic, partition] = /^(.+)-(\d+)$/.exec(name) ?? [];
       const path = `${directory.path}/${name}`;
       if (name.endsWith(deletedSuffix) && fs.isDirectory(path)) {
-        this.#removeInBackground(path);
+        this.#deletion.directory(path, 0);
         continue;
       }
       if (topic === undefined) continue;
@@ -416,12 +417,6 @@ export class LogManager {
     } catch (error) {
       this.#options.events.emit('backgroundFailed', { task: `leaving word of ${name}`, error });
     }
-  }
-
-  #removeInBackground(path: string): void {
-    this.#options.fs.removeDirectory(path).catch((error: unknown) => {
-      this.#options.events.emit('backgroundFailed', { task: `removing ${path}`, error });
-    });
   }
 }
 

@@ -114,6 +114,31 @@ describe('retention', () => {
     region!.release();
   });
 
+  test('a deleted partition gets another name at once and goes after file.delete.delay.ms', async () => {
+    const logs = open({ fileDeleteDelayMs: 60_000 });
+    await fill(logs, 3);
+    const named = (): string[] => logs.fs.list('/data').filter((name) => name.startsWith('orders-0'));
+    logs.logs.delete('orders', 0);
+    expect(logs.logs.get('orders', 0)).toBeUndefined();
+    expect(named()).toEqual([expect.stringMatching(/^orders-0\.[0-9a-f]{32}-delete$/)]);
+    logs.clock.advance(59_999);
+    await logs.settle();
+    expect(named()).toHaveLength(1);
+    logs.clock.advance(1);
+    await logs.settle();
+    expect(named()).toEqual([]);
+  });
+
+  test('a start removes at once what was being deleted', async () => {
+    const logs = open({ fileDeleteDelayMs: 60_000 });
+    await fill(logs, 3);
+    logs.logs.delete('orders', 0);
+    const again = openMemoryLogs({ fs: logs.fs.afterKill() });
+    again.clock.advance(0);
+    await again.settle();
+    expect(again.fs.list('/data').filter((name) => name.startsWith('orders-0'))).toEqual([]);
+  });
+
   test('a disk that fails in the middle loses no log', async () => {
     const logs = open({ retentionBytes: 0 });
     const log = await fill(logs, 20);

@@ -8,6 +8,7 @@ import type { Flusher } from './flusher.ts';
 import { chooseCompaction, type CompactionChoice } from './compaction-choice.ts';
 import type { CompactionPlan, CompactionResult } from './compaction.ts';
 import type { DiskSpace } from './disk-space.ts';
+import type { DeferredDeletion } from './deferred-deletion.ts';
 import { Durability, type End } from './durability.ts';
 import { mendIndexes } from './index-mending.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
@@ -28,7 +29,6 @@ import type { ProducerSnapshot } from './producer-snapshot.ts';
 import { ProducerState, type SentBatch } from './producer-state.ts';
 import { outlived, type RetentionReason } from './retention.ts';
 import { auditSegment } from './segment-audit.ts';
-import type { SegmentDeletion } from './segment-deletion.ts';
 import type { SegmentList } from './segment-list.ts';
 import { swapSegments } from './segment-swap.ts';
 import { Segment } from './segment.ts';
@@ -68,7 +68,7 @@ export interface LogDeps {
   readonly quarantine: (partition: string, rot: Rot) => void;
   /** Makes the names in the log's directory durable, and the directory's own. */
   readonly syncNames: (directory: string) => Promise<void>;
-  readonly deletion: SegmentDeletion;
+  readonly deletion: DeferredDeletion;
   readonly checkpoints: {
     /** Puts the start of every log on disk: before segments go, so that no restart looks for them. */
     starts(): Promise<void>;
@@ -175,7 +175,7 @@ export class PartitionLog implements ReadableLog {
       tail: this.#tail,
       epochs: this.#epochs,
     });
-    deps.deletion.delete(loaded.outlived, config.fileDeleteDelayMs);
+    deps.deletion.segments(loaded.outlived, config.fileDeleteDelayMs);
     if (loaded.rot !== null) this.#quarantine(loaded.rot);
     // What recovery found unsynced is the background sync's now.
     else if (!this.#durability.isSynced) deps.flusher.add(this);
@@ -450,7 +450,7 @@ export class PartitionLog implements ReadableLog {
     if (this.#isClosed || count === 0) return;
     const dropped = this.#segments.drop(count);
     this.#durability.forget(dropped);
-    this.#deps.deletion.delete(dropped, this.#config.fileDeleteDelayMs);
+    this.#deps.deletion.segments(dropped, this.#config.fileDeleteDelayMs);
     this.#deps.events.emit('segmentsDeleted', {
       partition: this.name,
       segments: dropped.length,
@@ -518,7 +518,7 @@ export class PartitionLog implements ReadableLog {
       keepRecoveryPoint: () => checkpoints.recoveryPoints(),
       replaced: (segments, keep) => {
         this.#durability.forget(segments);
-        deletion.delete(segments, this.#config.fileDeleteDelayMs, keep);
+        deletion.segments(segments, this.#config.fileDeleteDelayMs, keep);
       },
     });
   }

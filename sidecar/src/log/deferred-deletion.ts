@@ -6,10 +6,10 @@ import type { Segment } from './segment.ts';
 export const deletedSuffix = '.deleted';
 
 /**
- * Deletes segments in two steps, as Kafka does: at once they get another name, so that no start takes them for
- * the log's, and after a while they go. Readers that have a region of them in hand keep their bytes.
+ * Deletes in two steps, as Kafka does: at once it gets another name, so that no start takes it for a log's, and after
+ * `file.delete.delay.ms` it goes. Readers that have a region of a file in hand keep their bytes.
  */
-export class SegmentDeletion {
+export class DeferredDeletion {
   readonly #deps: { readonly fs: FileSystem; readonly clock: Clock; readonly events: EventBus };
 
   readonly #waiting = new Set<Timer>();
@@ -19,11 +19,11 @@ export class SegmentDeletion {
   }
 
   /**
-   * @param delayMs how long the files stay under their other name (`file.delete.delay.ms`)
+   * @param delayMs how long the files stay under their other name
    * @param keep paths that stay: a snapshot outlives a segment that was compacted
    */
-  delete(segments: readonly Segment[], delayMs: number, keep: readonly string[] = []): void {
-    const { fs, clock } = this.#deps;
+  segments(segments: readonly Segment[], delayMs: number, keep: readonly string[] = []): void {
+    const { fs } = this.#deps;
     const aside: string[] = [];
     for (const segment of segments) {
       segment.close();
@@ -33,12 +33,12 @@ export class SegmentDeletion {
         aside.push(path + deletedSuffix);
       }
     }
-    if (aside.length === 0) return;
-    const timer = clock.after(delayMs, () => {
-      this.#waiting.delete(timer);
-      void this.#removeAll(aside);
-    });
-    this.#waiting.add(timer);
+    if (aside.length > 0) this.#later(delayMs, () => this.#removeAll(aside));
+  }
+
+  /** One that has its other name already. */
+  directory(path: string, delayMs: number): void {
+    this.#later(delayMs, () => this.#remove(path, () => this.#deps.fs.removeDirectory(path)));
   }
 
   /** What waits is left to the next start, which removes what has this name. */
@@ -47,16 +47,30 @@ export class SegmentDeletion {
     this.#waiting.clear();
   }
 
+  #later(delayMs: number, remove: () => Promise<void>): void {
+    const timer = this.#deps.clock.after(delayMs, () => {
+      this.#waiting.delete(timer);
+      void remove();
+    });
+    this.#waiting.add(timer);
+  }
+
   /** One after another, on the pool: freeing a large file takes the file system a while. */
   async #removeAll(paths: readonly string[]): Promise<void> {
-    const { fs, events } = this.#deps;
+    const { fs } = this.#deps;
     for (const path of paths) {
-      try {
-        // The topic may have been deleted meanwhile, and its directory with it.
+      await this.#remove(path, async () => {
+        // The topic may have been deleted meanwhile, and its directory has another name.
         if (fs.exists(path)) await fs.removeFile(path);
-      } catch (error) {
-        events.emit('backgroundFailed', { task: `removing ${path}`, error });
-      }
+      });
+    }
+  }
+
+  async #remove(path: string, remove: () => Promise<void>): Promise<void> {
+    try {
+      await remove();
+    } catch (error) {
+      this.#deps.events.emit('backgroundFailed', { task: `removing ${path}`, error });
     }
   }
 }
