@@ -312,6 +312,26 @@ describe('log repair', () => {
     expect(await served(copy, 29)).toHaveLength(29);
   });
 
+  test('a quarantine is told, and ended, also where the bytes read well by now', async () => {
+    const copy = copied();
+    const word = { segment: 0, position: 61, offset: 7, reason: 'a batch fails its CRC' };
+    const facts = JSON.parse(readFileSync(`${copy}/rookery.json`, 'utf8')) as object;
+    const told = { ...facts, quarantined: { 'orders-0': word }, distrusted: { 'idle-0': 3 } };
+    writeFileSync(`${copy}/rookery.json`, JSON.stringify(told));
+    const check = await log('check', copy);
+    expect(check.stdout).toMatch(
+      /^orders-0: .*: QUARANTINED from offset 7 on\n  reads well now, but was damaged from offset 7 on, at position 61 of segment 0: a batch fails its CRC$/m,
+    );
+    expect(check.stdout).toMatch(
+      /^idle-0: .*: whole\n  a sync failed: what stands from offset 3 on may not be on the disk; a start cuts it$/m,
+    );
+    expect(check.code).toBe(1);
+    const repair = await log('repair', `${copy}/orders-0`, '--skip-batch');
+    expect(repair.stdout).toMatch(/^orders-0: 0 offsets that cannot be read become empty/);
+    expect(repair.stdout).toMatch(/^orders-0: .*: whole$/m);
+    expect((await log('check', copy)).code).toBe(0);
+  });
+
   test.each(['--skip-batch', '--truncate-at=12'])(
     '%s is refused while a broker has the directory',
     async (choice) => {

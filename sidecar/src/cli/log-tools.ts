@@ -1,6 +1,7 @@
 import { basename, dirname, resolve } from 'node:path';
 import { Config } from '../config.ts';
 import { SidecarError } from '../errors.ts';
+import { leftWordOf, type LeftWord } from '../log/data-directory.ts';
 import {
   checkPartition,
   expectedOf,
@@ -10,6 +11,7 @@ import {
 } from '../log/log-check.ts';
 import { dump } from '../log/log-dump.ts';
 import { missedFrom, planSkipping, planTruncation, repair, rotIn, type Repair } from '../log/log-repair.ts';
+import { sayRot } from '../log/rot.ts';
 import { nodeFileSystem as fs } from '../vfs/node.ts';
 
 // `rookery log …`: reading, checking and mending the files of a log where they lie.
@@ -45,23 +47,36 @@ function check(dataDir: string, partition: string): PartitionCheck {
 export function checkLogs(path: string): void {
   const { dataDir, partitions } = placeOf(path);
   for (const partition of partitions) {
+    const word = leftWordOf(fs, dataDir, partition);
     const found = check(dataDir, partition);
-    report(partition, found);
-    if (rotIn(found).length > 0) process.exitCode = damaged;
+    report(partition, found, word);
+    if (rotIn(found).length > 0 || word.rot !== null) process.exitCode = damaged;
   }
 }
 
-function report(partition: string, found: PartitionCheck): void {
+function report(partition: string, found: PartitionCheck, word: LeftWord): void {
   const { good, baseOffsets, logStartOffset, logEndOffset, damages, faults } = found;
-  const rot = rotIn(found);
-  const from = rot.length === 0 ? null : missedFrom(found, rot[0]!);
-  const state = from === null ? 'whole' : `DAMAGED from offset ${from} on`;
+  const [rot] = rotIn(found);
+  const from = rot === undefined ? null : missedFrom(found, rot);
+  // What was seen once may read well today, and the broker stops there all the same.
+  const remembered = word.rot !== null && word.rot.offset < (from ?? Infinity) ? word.rot : null;
+  const states = [
+    ...(remembered === null ? [] : [`QUARANTINED from offset ${remembered.offset} on`]),
+    ...(from === null ? [] : [`DAMAGED from offset ${from} on`]),
+  ];
+  const state = states.length === 0 ? 'whole' : states.join(', ');
   const size = `${baseOffsets.length} segments, ${good.records} records in ${good.bytes} bytes`;
   say(`${partition}: offsets ${logStartOffset} to ${logEndOffset}, ${size}: ${state}`);
   for (const damage of damages) say(`  ${sayDamage(found, damage)}`);
+  if (remembered !== null) say(`  reads well now, but was ${sayRot(remembered)}`);
+  if (word.distrustedFrom !== null)
+    say(
+      `  a sync failed: what stands from offset ${word.distrustedFrom} on may not be on the disk; a start cuts it`,
+    );
   for (const { file, problem } of faults) say(`  ${file}: ${problem}; made again or left alone by a start`);
-  if (from === null) return;
-  offer(`--truncate-at ${from}`, found, () => planTruncation(found, from));
+  const begins = remembered?.offset ?? from;
+  if (begins === null) return;
+  offer(`--truncate-at ${begins}`, found, () => planTruncation(found, begins));
   offer('--skip-batch', found, () => planSkipping(found));
 }
 
@@ -113,9 +128,10 @@ export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags):
     throw new SidecarError('RK0101', 'either --truncate-at or --skip-batch');
   const offset = truncateAt === undefined ? null : offsetOf(truncateAt);
   const partition = partitions[0]!;
+  const word = leftWordOf(fs, dataDir, partition);
   const found = check(dataDir, partition);
   if (offset === null && !skipBatch) {
-    report(partition, found);
+    report(partition, found, word);
     throw new SidecarError('RK0101', 'nothing was changed: choose --truncate-at OFFSET or --skip-batch');
   }
   const plan = offset === null ? planSkipping(found) : planTruncation(found, offset);
@@ -123,7 +139,7 @@ export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags):
   const config = new Config({}).logConfig({});
   repair({ fs, dataDir, partition, config }, found, plan);
   const after = check(dataDir, partition);
-  report(partition, after);
+  report(partition, after, leftWordOf(fs, dataDir, partition));
   if (rotIn(after).length > 0) throw new SidecarError('RK0306', `${partition} is still not whole`);
 }
 

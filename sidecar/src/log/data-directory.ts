@@ -176,6 +176,21 @@ export function lockStopped(fs: FileSystem, path: string): Lock {
   return lock;
 }
 
+/** What the last run has left word of: where it saw rot, and from where on a failed sync has made bytes doubtful. */
+export interface LeftWord {
+  readonly rot: Rot | null;
+  readonly distrustedFrom: number | null;
+}
+
+/**
+ * For whoever looks at files without being their broker; nothing beside files that were copied elsewhere.
+ * @throws SidecarError RK0303, RK0305
+ */
+export function leftWordOf(fs: FileSystem, path: string, partition: string): LeftWord {
+  const { quarantined, distrusted } = readFacts(fs, path);
+  return { rot: quarantined[partition] ?? null, distrustedFrom: distrusted[partition] ?? null };
+}
+
 /** Word of a partition's rot is taken back, under the lock: it was repaired. */
 export function releaseStopped(fs: FileSystem, path: string, partition: string): void {
   const facts = readFacts(fs, path);
