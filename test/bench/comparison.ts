@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '@rookery/client';
 import type { Contender, RunningBroker } from './contenders.ts';
 import { byRow, median, shown, table, type Figure } from './figures.ts';
+import type { FullPageCache } from './full-page-cache.ts';
 import type { Load, LoadGenerator } from './load-generator.ts';
 import { cpuMs, memoryMiB } from './process-cost.ts';
 import type { Sizes } from './sizes.ts';
@@ -29,6 +30,8 @@ export interface ComparisonOptions {
   readonly rounds: number;
   /** Only works whose name has this in it. */
   readonly only: string;
+  /** Filled before each broker starts; null leaves the memory as it is. */
+  readonly pageCache: FullPageCache | null;
   progress(text: string): void;
 }
 
@@ -154,6 +157,7 @@ export async function compare(options: ComparisonOptions): Promise<Row[]> {
     // Each is first as often as last: what a round leaves behind, hot or dirty, must not hit the same one always.
     for (const contender of round % 2 === 0 ? contenders : contenders.toReversed()) {
       const label = `round ${round + 1}/${rounds}, ${contender.name}${contender.onDisk ? ' on disk' : ''}`;
+      options.pageCache?.fill();
       const bout = await oneBout(contender, options, (text) => progress(`${label}: ${text}`));
       figures[contender.name].push(...bout);
     }

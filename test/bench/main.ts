@@ -14,6 +14,7 @@ ${Object.entries(suites)
   --rounds N      how often; figures are medians (3)
   --only TEXT     of the comparison and the profile, only works whose name has TEXT in it
   --alone         Rookery without Kafka
+  --full-cache    in the comparison, fill the page cache before each broker starts (as much disk as there is memory)
   --load WHO      who puts on the load: tools (Kafka's performance tools, the default), client (this repository's own),
                   or the path of a program that prints JSON (see docs/hacking.md)
   --records N     of each run about throughput (1000000)
@@ -31,6 +32,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
     alone: { type: 'boolean', default: false },
+    'full-cache': { type: 'boolean', default: false },
     load: { type: 'string', default: 'tools' },
     records: { type: 'string', default: '1000000' },
     size: { type: 'string', default: '200' },
@@ -63,6 +65,7 @@ const options: SuiteOptions = {
   rounds: number('rounds'),
   only: values.only,
   alone: values.alone,
+  hasFullCache: values['full-cache'],
   generator: generatorOf(values.load),
   sizes: {
     records: number('records'),
@@ -93,10 +96,10 @@ for (const name of chosen) {
 const loadAverageAfter = loadavg()[0]!;
 console.log(`\nload ${loadAverageAfter.toFixed(1)} at the end`);
 if (values.json !== undefined) {
-  const { rounds, sizes, generator } = options;
+  const { rounds, sizes, generator, hasFullCache } = options;
   const report = {
     machine: { ...facts, loadAverageAfter },
-    options: { rounds, sizes, load: generator.name },
+    options: { rounds, sizes, load: generator.name, hasFullCache },
     results,
   };
   writeFileSync(values.json, `${JSON.stringify(report, null, 2)}\n`);

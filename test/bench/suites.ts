@@ -4,6 +4,7 @@ import { contenders } from './contenders.ts';
 import { externalGenerator } from './external-generator.ts';
 import { kafkaTools } from './kafka-tools.ts';
 import { byRow, median, shown, table, type Figure } from './figures.ts';
+import { FullPageCache } from './full-page-cache.ts';
 import { growth } from './growth.ts';
 import type { LoadGenerator } from './load-generator.ts';
 import { nestEndToEnd } from './nest.ts';
@@ -17,6 +18,7 @@ export interface SuiteOptions {
   readonly rounds: number;
   readonly only: string;
   readonly alone: boolean;
+  readonly hasFullCache: boolean;
   readonly generator: LoadGenerator;
   readonly sizes: Sizes;
   progress(text: string): void;
@@ -31,9 +33,11 @@ interface Suite {
 export const suites: Readonly<Record<string, Suite>> = {
   kafka: {
     about: 'Rookery and Kafka in turn, the same work by the same hand',
-    async run({ alone, ...options }) {
+    async run({ alone, hasFullCache, ...options }) {
       const among = contenders.filter(({ name }) => !alone || name === 'Rookery');
-      const rows = await compare({ ...options, contenders: among });
+      const pageCache = hasFullCache ? new FullPageCache() : null;
+      const rows = await compare({ ...options, contenders: among, pageCache });
+      pageCache?.empty();
       const text = `${comparisonTable(rows)}\n\nBy ${options.generator.name}, medians of ${options.rounds}. Kafka acknowledges from the page cache, in the rows “on disk” too.`;
       return { text, figures: rows };
     },
