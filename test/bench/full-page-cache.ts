@@ -14,7 +14,7 @@ import { join } from 'node:path';
 const pieceBytes = 256 * 1024 * 1024;
 const chunk = Buffer.alloc(1024 * 1024);
 
-/** How much of the disk is left alone, whatever the memory. */
+/** The most of the disk that may be in use, whatever the memory. */
 const diskShareMax = 0.8;
 
 /**
