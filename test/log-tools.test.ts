@@ -312,6 +312,23 @@ describe('log repair', () => {
     expect(await served(copy, 29)).toHaveLength(29);
   });
 
+  test('what a start will cut is told before it does, with the good records behind it', async () => {
+    const copy = rotten();
+    rmSync(`${copy}/.kafka_cleanshutdown`);
+    const points = `${copy}/recovery-point-offset-checkpoint`;
+    writeFileSync(points, readFileSync(points, 'utf8').replace(/^orders 0 \d+$/m, 'orders 0 5'));
+    const { stdout, code } = await log('check', `${copy}/orders-0`);
+    expect(stdout).toMatch(/^orders-0: .*: DAMAGED from offset 12 on$/m);
+    expect(stdout).toMatch(
+      /\(offsets 12 to 12\); a start cuts the log here, and loses 17 records in 17 batches that can be read$/m,
+    );
+    expect(code).toBe(1);
+    expect(await served(copy, 12)).toEqual(upTo(12));
+    expect((await log('check', `${copy}/orders-0`)).stdout).toMatch(
+      /^orders-0: offsets 0 to 12, .*: whole$/m,
+    );
+  });
+
   test('a quarantine is told, and ended, also where the bytes read well by now', async () => {
     const copy = copied();
     const word = { segment: 0, position: 61, offset: 7, reason: 'a batch fails its CRC' };

@@ -93,14 +93,16 @@ function offer(choice: string, found: PartitionCheck, plan: () => Repair): void 
 }
 
 function sayDamage(found: PartitionCheck, damage: Damage): string {
-  const { segment, position, endPosition, endOffset, reason, isTornTail } = damage;
+  const { segment, position, endPosition, endOffset, reason, isTornTail, isCutByStart } = damage;
   const file = `${String(segment).padStart(20, '0')}.log`;
   const bytes = endPosition > position ? `${endPosition - position} bytes ` : '';
   if (isTornTail)
     return `${file}: ${bytes}at position ${position} are an unfinished tail: ${reason}; a start cuts it`;
   const from = missedFrom(found, damage);
   const offsets = endOffset > from ? `offsets ${from} to ${endOffset - 1}` : `what follows offset ${from}`;
-  return `${file}: ${bytes}at position ${position}: ${reason} (${offsets})`;
+  const { records, batches } = found.behind(endOffset);
+  const lost = `; a start cuts the log here, and loses ${records} records in ${batches} batches that can be read`;
+  return `${file}: ${bytes}at position ${position}: ${reason} (${offsets})${isCutByStart ? lost : ''}`;
 }
 
 function sayPlan(found: PartitionCheck, plan: Repair): string {

@@ -7,7 +7,7 @@ import { readInt64 } from './int64.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
 import { epochsName } from './partition-directory.ts';
 import { decodeSnapshot } from './producer-snapshot.ts';
-import { decide, fileTable, kindOf } from './recovery.ts';
+import { decide, fileTable, kindOf, logTable, type Found, type LogAction, type Place } from './recovery.ts';
 import { scanNow } from './segment-scan.ts';
 import { Segment, segmentName } from './segment.ts';
 import { readAborted, TransactionIndex } from './transaction-index.ts';
@@ -40,6 +40,8 @@ export interface Damage {
    * it, as after any crash.
    */
   readonly isTornTail: boolean;
+  /** It is the first, and a start that finds it cuts the log there, whatever good may follow. */
+  readonly isCutByStart: boolean;
 }
 
 /** A file that is made again from the log, or goes: nothing is lost with it. */
@@ -111,6 +113,7 @@ class Check {
     let next = bases[0] ?? logStartOffset;
     if (next > logStartOffset)
       this.#damage(
+        'headless',
         { segment: next, position: 0, endPosition: 0, offset: logStartOffset, endOffset: next },
         `the log starts at ${logStartOffset}, its first segment at ${next}`,
       );
@@ -144,21 +147,41 @@ class Check {
     const position = last === null ? 0 : this.#fs.size(this.#path(last));
     const place = { segment: last ?? next, position, endPosition: position, offset: next, endOffset: due };
     const point = due === recoveryPoint ? 'its recovery point' : 'its start';
-    this.#damage(place, `the log ends at ${next}, before ${point} ${due}`);
+    this.#damage('short', place, `the log ends at ${next}, before ${point} ${due}`);
   }
 
   #path(base: number): string {
     return `${this.#directory}/${segmentName(base)}.log`;
   }
 
-  #damage(place: Omit<Damage, 'reason' | 'isTornTail'>, reason: string, isTornTail = false): void {
+  #damage(
+    found: Found,
+    place: Omit<Damage, 'reason' | 'isTornTail' | 'isCutByStart'>,
+    reason: string,
+    isLast = false,
+  ): void {
+    const isCut = this.#actionOf(found, place.offset) === 'cut';
     this.#replay = null;
-    this.#damages.push({ ...place, reason, isTornTail });
+    this.#damages.push({
+      ...place,
+      reason,
+      isTornTail: isCut && isLast,
+      isCutByStart: isCut && this.#damages.length === 0,
+    });
+  }
+
+  /** What a start does about damage, as far as nobody has met rot before. */
+  #actionOf(found: Found, offset: number): LogAction {
+    const { isMarked, recoveryPoint, logStartOffset } = this.#expected;
+    const isBelow = recoveryPoint !== null && Math.max(offset, logStartOffset ?? 0) < recoveryPoint;
+    const known = isBelow ? 'below the recovery point' : 'above it';
+    const place: Place = recoveryPoint === null ? 'nobody knows' : known;
+    return decide(logTable, { isRemembered: false, isMarked, found, place }).action;
   }
 
   /** @returns the offset after the segment */
   #segment(base: number, expected: number, nextBase: number | null): number {
-    const { mayHaveHoles, recoveryPoint, isMarked } = this.#expected;
+    const { mayHaveHoles, recoveryPoint } = this.#expected;
     const logStartOffset = this.#expected.logStartOffset ?? 0;
     if (base !== expected && !(mayHaveHoles && base > expected)) this.#gap(base, expected);
     // The active segment is never compacted, so a batch behind a hole of it has moved past the end.
@@ -186,8 +209,6 @@ class Check {
         const endPosition = good?.position ?? log.size();
         const endOffset = good?.baseOffset ?? nextBase ?? Math.max(recoveryPoint ?? 0, nextOffset);
         const isLast = good === null && nextBase === null;
-        const isAbove = recoveryPoint !== null && Math.max(nextOffset, logStartOffset) >= recoveryPoint;
-        const isTornTail = isLast && isAbove && !isMarked;
         const place = {
           segment: base,
           position: scanned.position,
@@ -195,8 +216,8 @@ class Check {
           offset: nextOffset,
           endOffset,
         };
-        this.#damage(place, scanned.damage, isTornTail);
-        nextOffset = isTornTail ? nextOffset : endOffset;
+        this.#damage('torn', place, scanned.damage, isLast);
+        nextOffset = this.#damages.at(-1)!.isTornTail ? nextOffset : endOffset;
         if (good === null) break;
         from = good.position;
       }
@@ -212,7 +233,7 @@ class Check {
     if (before === undefined) return;
     const position = this.#fs.size(this.#path(before));
     const place = { segment: before, position, endPosition: position, offset: expected, endOffset: base };
-    this.#damage(place, `a segment begins at ${base} where ${expected} should come`);
+    this.#damage('gap', place, `a segment begins at ${base} where ${expected} should come`);
   }
 
   #indexes(base: number, batches: readonly GoodBatch[]): void {
