@@ -3,6 +3,7 @@ import { systemClock } from '../clock.ts';
 import { nodeFileSystem } from '../vfs/node.ts';
 import type { CompactionAnswer } from './compaction-thread.ts';
 import { compact, type CompactionPlan } from './compaction.ts';
+import { yieldToOtherThreads } from './low-priority.ts';
 import { RotFound } from './rot.ts';
 
 /** The longest rest, should the machine have stood still. */
@@ -17,6 +18,7 @@ function pace(): void {
 }
 
 /** The other side of `compaction-thread.ts`. */
+yieldToOtherThreads(nodeFileSystem);
 let answer: CompactionAnswer;
 try {
   answer = { result: compact(nodeFileSystem, workerData as CompactionPlan, pace) };

@@ -1,7 +1,14 @@
 import type { Clock } from '../clock.ts';
 import { randomUuid } from '../clock.ts';
 import { SidecarError } from '../errors.ts';
-import { parentOf, readFile, writeAtomicallyNow, type FileSystem, type Lock } from '../vfs/file-system.ts';
+import {
+  parentOf,
+  readFile,
+  readKernelFile,
+  writeAtomicallyNow,
+  type FileSystem,
+  type Lock,
+} from '../vfs/file-system.ts';
 import type { Rot } from './rot.ts';
 
 /** The version of everything that we write beside Kafka's own formats; see docs/format/data-directory.md. */
@@ -76,7 +83,7 @@ export class DataDirectory {
       const found = readFacts(fs, path);
       const identity = readIdentity(fs, path, nodeId) ?? makeIdentity(fs, path, nodeId, clock);
       if (!fs.exists(`${path}/${ownName}`)) writeFacts(fs, path, found);
-      const bootId = readBootId(fs);
+      const bootId = readKernelFile(fs, bootIdPath);
       const isSameBoot = bootId !== null && found.bootId === bootId;
       return new DataDirectory(fs, path, lock, identity, found, {
         bootId,
@@ -245,18 +252,6 @@ function writeFacts(fs: FileSystem, path: string, facts: Facts): void {
 }
 
 const bootIdPath = '/proc/sys/kernel/random/boot_id';
-
-function readBootId(fs: FileSystem): string | null {
-  if (!fs.exists(bootIdPath)) return null;
-  const file = fs.open(bootIdPath, 'read');
-  try {
-    // The kernel says that the file is empty, so its size tells nothing.
-    const bytes = Buffer.alloc(64);
-    return bytes.toString('utf8', 0, file.readNow(bytes, 0)).trim();
-  } finally {
-    file.release();
-  }
-}
 
 function readIdentity(fs: FileSystem, path: string, nodeId: number): Identity | null {
   const text = readFile(fs, `${path}/${metaName}`)?.toString('utf8');

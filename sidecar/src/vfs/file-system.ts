@@ -94,6 +94,18 @@ export function readFile(fs: FileSystem, path: string): Buffer | null {
   }
 }
 
+/** What the kernel tells in a file of a few bytes, null where it does not: of its size it says nothing. */
+export function readKernelFile(fs: FileSystem, path: string): string | null {
+  if (!fs.exists(path)) return null;
+  const file = fs.open(path, 'read');
+  try {
+    const bytes = Buffer.alloc(64);
+    return bytes.toString('utf8', 0, file.readNow(bytes, 0)).trim();
+  } finally {
+    file.release();
+  }
+}
+
 /** Puts a file in place whole or not at all: written aside, synced, renamed, the directory synced. */
 export async function writeAtomically(fs: FileSystem, path: string, bytes: Uint8Array): Promise<void> {
   const aside = `${path}.tmp`;
