@@ -71,6 +71,20 @@ describe('retention', () => {
     expect(log.segmentCount).toBe(2);
   });
 
+  test('by time keeps records without times, also after a kill: their file is not old', async () => {
+    const logs = open({ retentionMs: dayMs });
+    const log = logs.log();
+    log.appendAsLeader([batchOf(['no time'], { timestamp: -1 })], 0);
+    await logs.settle();
+    log.advanceHighWatermark(1);
+    await upkeep(logs);
+    expect([log.logStartOffset, log.segmentCount]).toEqual([0, 1]);
+    const again = openMemoryLogs({ fs: logs.fs.afterKill(), config: { retentionMs: dayMs } });
+    again.log().advanceHighWatermark(1);
+    await upkeep(again);
+    expect(again.log().logStartOffset).toBe(0);
+  });
+
   test('by time empties a quiet log whose segment has rolled before', async () => {
     const logs = open({ segmentMs: dayMs, retentionMs: 2 * dayMs });
     const log = await fill(logs, 3);

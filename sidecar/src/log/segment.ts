@@ -268,10 +268,11 @@ export class Segment {
     const { lastOffset, maxTimestamp } = batch;
     // What reads a file comes first: where that fails, the batch has left no trace.
     const before = this.largestTimestamp;
-    const isLarger = before === null || maxTimestamp > before.timestamp;
+    // A batch without times has -1, and says nothing of how old the segment is.
+    const isLarger = maxTimestamp > (before?.timestamp ?? -1);
     const largest = isLarger ? { timestamp: maxTimestamp, offset: lastOffset } : before;
     if (this.#sinceIndexEntry > indexIntervalBytes) {
-      this.timeIndex.maybeAppend(largest);
+      if (largest !== null) this.timeIndex.maybeAppend(largest);
       this.index.append(lastOffset, position);
       this.#sinceIndexEntry = 0;
     }
