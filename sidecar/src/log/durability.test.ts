@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
+import type { Operation } from '../vfs/memory.ts';
 import { loseUnsynced } from '../vfs/power-cut.ts';
 import { AppendRefused } from './append-checks.ts';
 import { batchOf, openMemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
+import { Segment } from './segment.ts';
 
 const modes: LogConfig['flushMode'][] = ['sync', 'interval', 'os'];
 const mebibyte = 1024 * 1024;
@@ -261,6 +263,70 @@ describe('a full disk', () => {
     expect(orders.durableEndOffset).toBe(21);
     const reopened = openMemoryLogs({ fs: fs.afterKill() }).log();
     expect(reopened.logEndOffset).toBe(21);
+  });
+
+  const isAid = ({ name, path }: Operation): boolean => name === 'write' && !path.endsWith('.log');
+
+  test.each(modes)(
+    'has no room for indexes and snapshots: the log goes on, and gets them later (%s)',
+    async (flushMode) => {
+      const { fs, log, settle, clock, happened } = openMemoryLogs({ config: { flushMode, flushMs: 100 } });
+      const orders = log();
+      append(orders, 'kept');
+      await settle();
+      clock.advance(1_000);
+      await settle();
+      const known = orders.recoveryPoint;
+      fs.failWhen((operation) => (isAid(operation) ? 'ENOSPC' : null));
+      for (let i = 0; i < 20; i++) {
+        append(orders, 'x'.repeat(1_000));
+        await settle();
+      }
+      clock.advance(1_000);
+      await settle();
+      expect(orders.segmentCount).toBeGreaterThan(3);
+      expect([orders.offlineReason, orders.durableEndOffset]).toEqual([null, 21]);
+      // The first roll's snapshot must be there before the recovery point passes it.
+      const rolledAt = Segment.basesIn(fs, '/data/orders-0')[1]!;
+      expect([known, orders.recoveryPoint]).toEqual([1, rolledAt]);
+      expect(fs.list('/data/orders-0').filter((name) => name.endsWith('.tmp'))).toEqual([]);
+      fs.failWhen(null);
+      clock.advance(1_000);
+      await settle();
+      expect(orders.recoveryPoint).toBe(21);
+      expect(happened('partitionOffline')).toEqual([]);
+      const indexes = fs.list('/data/orders-0').filter((name) => name.endsWith('.index'));
+      expect(indexes.length).toBeGreaterThanOrEqual(orders.segmentCount - 1);
+      expect(openMemoryLogs({ fs: fs.afterPowerCut(loseUnsynced) }).log().logEndOffset).toBe(21);
+    },
+  );
+
+  test.each(modes)(
+    'at an orderly stop it keeps the marker from being written, and no record is doubted (%s)',
+    async (flushMode) => {
+      const { fs, log, logs, settle } = openMemoryLogs({ config: { flushMode } });
+      const orders = log();
+      append(orders, 'a', 'b', 'c');
+      await settle();
+      fs.failWhen((operation) => (isAid(operation) && operation.path.includes('orders-0') ? 'ENOSPC' : null));
+      await logs.close();
+      fs.failWhen(null);
+      expect(fs.exists('/data/.kafka_cleanshutdown')).toBe(false);
+      const again = openMemoryLogs({ fs: fs.afterKill(), config: { flushMode } });
+      expect(again.log().logEndOffset).toBe(3);
+      expect(again.happened('tailTruncated')).toEqual([]);
+    },
+  );
+
+  test('a sync that finds no room is a failed sync all the same', async () => {
+    const { fs, log, settle } = openMemoryLogs();
+    const orders = log();
+    append(orders, 'kept');
+    await settle();
+    fs.failWhen(({ name }) => (name === 'sync' ? 'ENOSPC' : null));
+    append(orders, 'doubted');
+    await settle();
+    expect(orders.offlineReason).toMatch(/a sync failed: ENOSPC/);
   });
 
   test('refuses early below disk.min.free.bytes, but not the broker itself, and gives up its reserve', async () => {

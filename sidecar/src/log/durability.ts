@@ -73,6 +73,13 @@ interface Run {
  * Any other failure is the disk's own.
  */
 const passingCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EMFILE', 'ENFILE']);
+/** Of these a failure is final, whatever its code. */
+const syncCalls = new Set(['fsync', 'fdatasync']);
+
+function mayPass(error: unknown): boolean {
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  return code !== undefined && passingCodes.has(code) && !(syscall !== undefined && syncCalls.has(syscall));
+}
 
 /**
  * How safe the bytes of one log are. They pass four ends, each at or before the one before it: appended (they
@@ -298,11 +305,11 @@ export class Durability {
     try {
       await Promise.all([
         ...unsynced.map((segment) => segment.log.sync()),
-        ...sealed.map((segment) => segment.syncIndexes()),
+        ...sealed.map((segment) => this.#syncIndexes(segment)),
       ]);
       if (hasNewFiles) await this.#syncNames();
       await this.#writeSnapshots(upTo.offset);
-      for (const segment of sealed) segment.rest();
+      for (const segment of sealed) if (!this.#sealed.has(segment)) segment.rest();
     } catch (error) {
       return this.#syncFailed(error);
     } finally {
@@ -316,8 +323,21 @@ export class Durability {
   }
 
   #synced(upTo: End): void {
-    this.#recoveryPoint = Math.max(this.#recoveryPoint, Math.min(upTo.offset, this.#cutOffset));
+    // A snapshot for which there was no room keeps it from passing.
+    const snapshotOffset = this.#snapshots[0]?.offset ?? Infinity;
+    const point = Math.min(upTo.offset, this.#cutOffset, snapshotOffset);
+    this.#recoveryPoint = Math.max(this.#recoveryPoint, point);
     this.#moveDurable(upTo);
+  }
+
+  /** Where there is no room for its entries, the next sync tries again: they are an aid, and the batches are safe. */
+  async #syncIndexes(segment: Segment): Promise<void> {
+    try {
+      await segment.syncIndexes();
+    } catch (error) {
+      if (!mayPass(error)) throw error;
+      this.#sealed.add(segment);
+    }
   }
 
   /**
@@ -347,17 +367,25 @@ export class Durability {
     return this.#bytesSinceSnapshot >= snapshotEveryBytes;
   }
 
-  /** At an orderly stop: everything, the active segment's indexes too. @throws what the disk throws */
-  async syncAll(): Promise<void> {
+  /**
+   * At an orderly stop: everything, the active segment's indexes too.
+   *
+   * @returns false when there was no room for all that saves the next start from reading the log
+   * @throws what the disk throws
+   */
+  async syncAll(): Promise<boolean> {
     await this.write();
     const { segment } = this.#written;
+    const sealed = [...this.#sealed, segment];
+    this.#sealed.clear();
     await Promise.all([...this.#unsynced, segment].map(({ log }) => log.sync()));
-    await Promise.all([...this.#sealed, segment].map((each) => each.syncIndexes()));
+    await Promise.all(sealed.map((each) => this.#syncIndexes(each)));
     await this.#syncNames();
     if (this.#snapshotOffset !== this.#written.offset) this.#takeSnapshot(false);
     await this.#writeSnapshots(this.#written.offset);
-    if (this.#isStopped) return;
+    if (this.#isStopped) return false;
     this.#synced(this.#written);
+    return this.#sealed.size === 0 && this.#snapshots.length === 0;
   }
 
   /** Nothing more is written or synced; what waits is dropped, as if it had never come. */
@@ -398,10 +426,16 @@ export class Durability {
   /** Only what is on the platter may be in a snapshot there, and it must be there before the recovery point passes it. */
   async #writeSnapshots(upTo: number): Promise<void> {
     const { fs, directory } = this.#deps;
-    const due = this.#snapshots.filter(({ offset }) => offset <= upTo);
-    this.#snapshots = this.#snapshots.filter(({ offset }) => offset > upTo);
-    for (const { offset, bytes, isPassing } of due) {
-      await writeSnapshot(fs, directory, offset, bytes);
+    for (let [due] = this.#snapshots; due !== undefined && due.offset <= upTo; [due] = this.#snapshots) {
+      const { offset, bytes, isPassing } = due;
+      try {
+        await writeSnapshot(fs, directory, offset, bytes);
+      } catch (error) {
+        if (!mayPass(error)) throw error;
+        // There is no room for it: the next sync tries again.
+        return;
+      }
+      this.#snapshots = this.#snapshots.filter((each) => each !== due);
       if (this.#passingSnapshot !== null && this.#passingSnapshot !== offset)
         fs.remove(snapshotPath(directory, this.#passingSnapshot));
       this.#passingSnapshot = isPassing ? offset : null;
@@ -422,8 +456,8 @@ export class Durability {
 
   #refused(error: unknown): void {
     if (this.#isStopped) return;
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === undefined || !passingCodes.has(code)) return this.#fail(`a write failed: ${message}`);
+    const { message } = error as Error;
+    if (!mayPass(error)) return this.#fail(`a write failed: ${message}`);
     this.#waiting = [];
     this.#appended = this.#written;
     this.#snapshots = this.#snapshots.filter(({ offset }) => offset <= this.#written.offset);

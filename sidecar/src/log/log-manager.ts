@@ -225,7 +225,7 @@ export class LogManager {
     if (this.#isCheckpointing) return;
     this.#isCheckpointing = true;
     try {
-      for (const log of this.#logs.values()) log.flushIndexes();
+      this.#flushIndexes();
       await this.#checkpointRecoveryPoints();
       await this.#checkpointStarts();
       await this.#highWatermarks.write(() => this.#offsets((log) => log.highWatermark));
@@ -233,6 +233,15 @@ export class LogManager {
       this.#options.events.emit('backgroundFailed', { task: 'checkpoint', error });
     } finally {
       this.#isCheckpointing = false;
+    }
+  }
+
+  /** As far as there is room for them: the checkpoints need less. */
+  #flushIndexes(): void {
+    try {
+      for (const log of this.#logs.values()) log.flushIndexes();
+    } catch (error) {
+      this.#options.events.emit('backgroundFailed', { task: 'putting index entries into files', error });
     }
   }
 

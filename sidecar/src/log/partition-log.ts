@@ -741,15 +741,16 @@ export class PartitionLog implements ReadableLog {
   async close(): Promise<boolean> {
     // What an orderly stop has left, and nobody has touched since, is as it should be.
     const isAsFound = this.#isUntouched || (this.#wasMarked && !this.#durability.hasChanged);
+    let isComplete = true;
     if (this.#failure === null && !isAsFound) {
       try {
         this.#segments.active.seal();
-        await this.#durability.syncAll();
+        isComplete = await this.#durability.syncAll();
       } catch (error) {
         this.#fail(`a sync failed: ${(error as Error).message}`);
       }
     }
-    const isWhole = this.#failure === null;
+    const isWhole = this.#failure === null && isComplete;
     this.abandon();
     return isWhole;
   }

@@ -114,10 +114,13 @@ export async function writeAtomically(fs: FileSystem, path: string, bytes: Uint8
     file.truncateNow(0);
     file.writeNow([bytes], 0);
     await file.sync();
+    fs.rename(aside, path);
+  } catch (error) {
+    removeUnfinished(fs, aside);
+    throw error;
   } finally {
     file.release();
   }
-  fs.rename(aside, path);
   await fs.syncDirectory(parentOf(path));
 }
 
@@ -140,10 +143,22 @@ export function replaceNow(
     file.truncateNow(0);
     file.writeNow([bytes], 0);
     beforeRename(file);
+    fs.rename(aside, path);
+  } catch (error) {
+    removeUnfinished(fs, aside);
+    throw error;
   } finally {
     file.release();
   }
-  fs.rename(aside, path);
+}
+
+/** What was begun would take room on a disk that may be full. */
+function removeUnfinished(fs: FileSystem, path: string): void {
+  try {
+    if (fs.exists(path)) fs.remove(path);
+  } catch {
+    // Why it could not be finished is what the caller has to know.
+  }
 }
 
 export const parentOf = (path: string): string => path.slice(0, path.lastIndexOf('/')) || '/';

@@ -229,7 +229,7 @@ export class MemoryFileSystem implements FileSystem {
     this.beforeOperation?.(operation);
     const code = this.#failure?.(operation, this.operations.length) ?? null;
     this.operations.push(operation);
-    if (code !== null) throw systemError(code, path);
+    if (code !== null) throw Object.assign(systemError(code, path), { syscall: syscallOf[name] ?? name });
     return this.ignores === null || !this.ignores(operation);
   }
 
@@ -551,6 +551,9 @@ function fingerprintOf(node: Node, digest: (content: Buffer | string) => string)
   const names = [...node.entries].map(([name, child]) => `${name} ${fingerprintOf(child, digest)}`);
   return digest(names.sort().join('\n'));
 }
+
+/** What the real ones are called in errors, where that is not the operation's own name. */
+const syscallOf: Partial<Record<Operation['name'], string>> = { sync: 'fdatasync', syncDirectory: 'fsync' };
 
 function systemError(code: string, path: string): NodeJS.ErrnoException {
   return Object.assign(new Error(`${code}: ${path}`), { code });
