@@ -98,10 +98,6 @@ async function open(
 ): Promise<Broker> {
   const directory = DataDirectory.open(fs, dataDir, config.nodeId, clock);
   opened.push(() => directory.unlock());
-  const store = await FileMetaStore.open(fs, `${dataDir}/${metadataJournal}`, clock);
-  opened.push(() => store.close());
-  const view = await ClusterView.open(store);
-  opened.push(() => view.close());
   const space = new DiskSpace({
     fs,
     directory: dataDir,
@@ -111,6 +107,11 @@ async function open(
     reserveBytes: config.int('disk.reserve.bytes'),
   });
   opened.push(() => space.stop());
+  const makeRoom = (): boolean => space.giveUpReserve();
+  const store = await FileMetaStore.open(fs, `${dataDir}/${metadataJournal}`, clock, makeRoom);
+  opened.push(() => store.close());
+  const view = await ClusterView.open(store);
+  opened.push(() => view.close());
   // One for all partitions of a topic, of which there may be thousands; the image has another object for a topic that
   // has changed.
   const logConfigs = new WeakMap<TopicImage, LogConfig>();

@@ -40,9 +40,12 @@ export class EventLog {
     events.on('metadataRestored', (info) => this.warn('restored a lost partition.metadata', info));
     events.on('partitionOffline', (info) => this.error('a partition is offline', info));
     events.on('appendsTakenBack', (info) =>
-      this.error('the disk is full: refused what was not written', info),
+      this.error('the disk takes no more: refused what was not written', info),
     );
     events.on('diskLow', (info) => this.error('the disk is nearly full: produce is refused', info));
+    events.on('reserveGivenUp', (info) =>
+      this.warn('the disk is full: gave up the reserve for checkpoints and deletes', info),
+    );
     events.on('diskRelieved', (info) => this.info('the disk has space again', info));
     events.on('topicCreated', (info) => this.info('created a topic', info));
     events.on('topicDeleted', (info) => this.info('deleted a topic', info));

@@ -38,6 +38,7 @@ export interface Events {
   appendsTakenBack: { partition: string; fromOffset: number; reason: string };
   diskLow: { freeBytes: number; minFreeBytes: number };
   diskRelieved: { freeBytes: number };
+  reserveGivenUp: { bytes: number };
   topicCreated: { topic: string; topicId: string; partitions: number };
   topicDeleted: { topic: string; topicId: string };
   connectionOpened: { remoteAddress: string };

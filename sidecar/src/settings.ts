@@ -40,7 +40,8 @@ const actedOn: Readonly<Record<string, string>> = {
     'how many replicas a topic gets that is made without a number; one broker can keep one',
   'delete.topic.enable': 'whether DeleteTopics is obeyed',
   'disk.min.free.bytes': 'with less free space on the disk nothing is appended to topics; 0 turns this off',
-  'disk.reserve.bytes': 'bytes kept aside, so that checkpoints and deletes go on when the disk is full',
+  'disk.reserve.bytes':
+    'bytes kept aside, so that checkpoints and deletes go on when the disk is full; 0 keeps none',
   'fetch.max.bytes': 'the most bytes of records in one answer, a larger first batch aside',
   'flush.mode':
     'what an acknowledgement waits for: sync, the disk; interval and os, the page cache; where nothing is said, sync as long as min.insync.replicas is below 2, else os',

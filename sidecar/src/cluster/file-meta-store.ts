@@ -30,6 +30,7 @@ export class FileMetaStore implements MetaStore {
   readonly #fs: FileSystem;
   readonly #path: string;
   readonly #clock: Clock;
+  readonly #makeRoom: () => boolean;
   readonly #state = new StoreState();
   readonly #watchers = new Set<{ prefix: string; listener: (changes: readonly Change[]) => void }>();
   readonly #leases = new Map<number, Timer>();
@@ -42,7 +43,15 @@ export class FileMetaStore implements MetaStore {
   #turn: Promise<unknown> = Promise.resolve();
   #failure: Error | null = null;
 
-  private constructor(fs: FileSystem, path: string, clock: Clock, file: File, size: number) {
+  private constructor(
+    fs: FileSystem,
+    path: string,
+    clock: Clock,
+    file: File,
+    size: number,
+    makeRoom: () => boolean,
+  ) {
+    this.#makeRoom = makeRoom;
     this.#fs = fs;
     this.#path = path;
     this.#clock = clock;
@@ -50,8 +59,16 @@ export class FileMetaStore implements MetaStore {
     this.#size = size;
   }
 
-  /** @throws SidecarError RK0303 for a newer format, RK0305 for a damaged one */
-  static async open(fs: FileSystem, path: string, clock: Clock): Promise<FileMetaStore> {
+  /**
+   * @param makeRoom gives up what was kept aside on the disk for a removal; false when there is nothing
+   * @throws SidecarError RK0303 for a newer format, RK0305 for a damaged one
+   */
+  static async open(
+    fs: FileSystem,
+    path: string,
+    clock: Clock,
+    makeRoom = (): boolean => false,
+  ): Promise<FileMetaStore> {
     let bytes = readFile(fs, path);
     if (bytes === null) {
       bytes = frame(header(new StoreState()));
@@ -67,7 +84,7 @@ export class FileMetaStore implements MetaStore {
       file.release();
       throw new SidecarError('RK0301', path, { cause: error });
     }
-    const store = new FileMetaStore(fs, path, clock, file, end);
+    const store = new FileMetaStore(fs, path, clock, file, end, makeRoom);
     for (const entry of entries) store.#state.apply(withoutLeases(entry));
     return store;
   }
@@ -98,18 +115,19 @@ export class FileMetaStore implements MetaStore {
         throw new SidecarError('RK0401', `lease ${lease.id} has lapsed`);
     const committed = this.#state.prepare(transaction);
     if (committed === null) return failed(this.#state);
-    await this.#append(frame(committed));
+    await this.#append(frame(committed), (transaction.remove ?? []).length > 0);
     this.#publish(this.#state.apply(committed));
     return { succeeded: true, revision: committed.revision };
   }
 
-  async #append(bytes: Buffer): Promise<void> {
+  async #append(bytes: Buffer, isRemoval: boolean): Promise<void> {
     if (this.#size + bytes.length > this.#compactAt) await this.#compact();
     try {
-      this.#file.writeNow([bytes], this.#size);
+      this.#write(bytes);
     } catch (error) {
-      this.#takeBack(error);
-      throw new SidecarError('RK0401', this.#path, { cause: error });
+      // What goes makes room for others.
+      if (this.#failure !== null || !isRemoval || !this.#makeRoom()) throw error;
+      this.#write(bytes);
     }
     try {
       await this.#file.sync();
@@ -117,6 +135,15 @@ export class FileMetaStore implements MetaStore {
       throw this.#fail(error);
     }
     this.#size += bytes.length;
+  }
+
+  #write(bytes: Buffer): void {
+    try {
+      this.#file.writeNow([bytes], this.#size);
+    } catch (error) {
+      this.#takeBack(error);
+      throw new SidecarError('RK0401', this.#path, { cause: error });
+    }
   }
 
   /** The disk is full, say: what it took of the frame goes, and the next commit may succeed. */

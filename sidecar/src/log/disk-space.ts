@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { EventBus } from '../events.ts';
-import type { FileSystem } from '../vfs/file-system.ts';
+import { removeUnfinished, type FileSystem } from '../vfs/file-system.ts';
 
 export interface DiskSpaceOptions {
   readonly fs: FileSystem;
@@ -18,9 +18,9 @@ const lookEveryMs = 1_000;
 const chunkBytes = 1024 * 1024;
 
 /**
- * The disk is shared with the services of the host. While it is nearly full, appends are refused before they
- * fail halfway; and a file that holds nothing is given up, so that checkpoints and deletes, which make room,
- * can go on.
+ * The disk is shared with the services of the host. While it is nearly full, appends are refused before they fail
+ * halfway. A file that holds nothing is given up once there is no room for what makes room, which are deletes and
+ * the checkpoints that they need; and not before: others would take what it gives.
  */
 export class DiskSpace {
   readonly #options: DiskSpaceOptions;
@@ -33,10 +33,14 @@ export class DiskSpace {
   constructor(options: DiskSpaceOptions) {
     this.#options = options;
     this.#reserve = `${options.directory}/${reserveName}`;
-    const { fs, clock, minFreeBytes } = options;
-    this.#hasReserve = fs.exists(this.#reserve) && fs.size(this.#reserve) >= options.reserveBytes;
-    this.#timer = minFreeBytes === 0 ? null : clock.every(lookEveryMs, () => this.look());
-    this.look();
+    const { fs, clock, minFreeBytes, reserveBytes } = options;
+    const isThere = fs.exists(this.#reserve);
+    this.#hasReserve = isThere && reserveBytes > 0 && fs.size(this.#reserve) >= reserveBytes;
+    // Begun and not finished, or of a time with other settings.
+    if (isThere && !this.#hasReserve) removeUnfinished(fs, this.#reserve);
+    const isIdle = minFreeBytes === 0 && reserveBytes === 0;
+    this.#timer = isIdle ? null : clock.every(lookEveryMs, () => this.look());
+    if (!isIdle) this.look();
   }
 
   get isLow(): boolean {
@@ -52,7 +56,6 @@ export class DiskSpace {
   /** Looks at the disk now: regularly, and when a write has just failed. */
   look(): void {
     const { fs, directory, events, minFreeBytes, reserveBytes } = this.#options;
-    if (minFreeBytes === 0) return;
     try {
       this.#freeBytes = fs.freeBytes(directory);
     } catch (error) {
@@ -62,8 +65,7 @@ export class DiskSpace {
     const freeBytes = this.#freeBytes;
     // The reserve is free space too, once it is given up: what was low may not look better for that alone.
     const isLow = freeBytes < minFreeBytes + (this.#isLow && !this.#hasReserve ? reserveBytes : 0);
-    if (isLow && this.#hasReserve) this.#giveUpReserve();
-    else if (!isLow && !this.#hasReserve) this.#makeReserve();
+    if (!this.#hasReserve && freeBytes >= minFreeBytes + 2 * reserveBytes) this.#makeReserve();
     if (isLow === this.#isLow) return;
     this.#isLow = isLow;
     if (isLow) events.emit('diskLow', { freeBytes, minFreeBytes });
@@ -74,10 +76,36 @@ export class DiskSpace {
     this.#timer?.cancel();
   }
 
+  /**
+   * Does what makes room, or what must be known for it. Where the disk has none for that, the reserve is given up, and
+   * it is done again.
+   */
+  async makingRoom<T>(act: () => Promise<T>): Promise<T> {
+    try {
+      return await act();
+    } catch (error) {
+      if (!isFull(error) || !this.giveUpReserve()) throw error;
+      return act();
+    }
+  }
+
+  /** @returns whether there was one */
+  giveUpReserve(): boolean {
+    if (!this.#hasReserve) return false;
+    try {
+      this.#options.fs.remove(this.#reserve);
+    } catch (error) {
+      return this.#failed('giving up the reserve', error);
+    }
+    this.#hasReserve = false;
+    this.#options.events.emit('reserveGivenUp', { bytes: this.#options.reserveBytes });
+    return true;
+  }
+
   #makeReserve(): void {
     const { fs, reserveBytes } = this.#options;
     if (reserveBytes === 0) return;
-    this.#keep('making the reserve', () => {
+    try {
       const file = fs.open(this.#reserve, 'create');
       try {
         const zeros = Buffer.alloc(Math.min(chunkBytes, reserveBytes));
@@ -87,22 +115,19 @@ export class DiskSpace {
         file.release();
       }
       this.#hasReserve = true;
-    });
-  }
-
-  #giveUpReserve(): void {
-    this.#keep('giving up the reserve', () => {
-      this.#options.fs.remove(this.#reserve);
-      this.#hasReserve = false;
-    });
+    } catch (error) {
+      this.#failed('making the reserve', error);
+      removeUnfinished(fs, this.#reserve);
+    }
   }
 
   /** A reserve that cannot be made or given up is no reason to stop serving. */
-  #keep(task: string, act: () => void): void {
-    try {
-      act();
-    } catch (error) {
-      this.#options.events.emit('backgroundFailed', { task, error });
-    }
+  #failed(task: string, error: unknown): false {
+    this.#options.events.emit('backgroundFailed', { task, error });
+    return false;
   }
 }
+
+const isFull = (error: unknown): boolean =>
+  error instanceof Error &&
+  (['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '') || isFull(error.cause));

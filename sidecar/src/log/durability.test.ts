@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
-import type { Operation } from '../vfs/memory.ts';
+import { MemoryFileSystem, type Operation } from '../vfs/memory.ts';
 import { loseUnsynced } from '../vfs/power-cut.ts';
 import { AppendRefused } from './append-checks.ts';
-import { batchOf, openMemoryLogs } from './memory-logs.ts';
+import { batchOf, openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
 import { Segment } from './segment.ts';
 
@@ -329,7 +329,7 @@ describe('a full disk', () => {
     expect(orders.offlineReason).toMatch(/a sync failed: ENOSPC/);
   });
 
-  test('refuses early below disk.min.free.bytes, but not the broker itself, and gives up its reserve', async () => {
+  test('refuses early below disk.min.free.bytes, but not the broker itself, and keeps its reserve', async () => {
     const options = { minFreeBytes: 10_000, reserveBytes: 4_000 };
     const { fs, log, clock, happened, settle, space } = openMemoryLogs(options);
     const orders = log();
@@ -341,7 +341,7 @@ describe('a full disk', () => {
     fs.open('/data/other', 'create').writeNow([Buffer.alloc(used)], 0);
     clock.advance(1_000);
     expect(() => append(orders, 'b')).toThrow(AppendRefused);
-    expect(fs.exists('/data/.reserve')).toBe(false);
+    expect(fs.size('/data/.reserve')).toBe(4_000);
     expect(happened('diskLow')).toHaveLength(1);
     const internal = openMemoryLogs({ ...options, fs: fs.afterKill(), config: { isInternal: true } });
     append(internal.log('__consumer_offsets'), 'commit');
@@ -353,6 +353,72 @@ describe('a full disk', () => {
     append(orders, 'b');
     await settle();
     expect(orders.durableEndOffset).toBe(2);
+    expect(fs.size('/data/.reserve')).toBe(4_000);
+  });
+});
+
+describe('the reserve', () => {
+  const options = { minFreeBytes: 10_000, reserveBytes: 4_000, config: { retentionBytes: 0 } };
+
+  /** A log of six segments, and a disk that somebody else fills to the last byte, first a part and then the rest. */
+  async function filled() {
+    const logs = openMemoryLogs(options);
+    const { fs, clock, settle } = logs;
+    const log = logs.log();
+    for (let i = 0; i < 20; i++) append(log, 'x'.repeat(1_000));
+    await settle();
+    log.advanceHighWatermark(20);
+    fs.capacityBytes = 1_000_000;
+    const other = fs.open('/data/other', 'create');
+    let size = 0;
+    const eat = (left: number): void => {
+      const piece = fs.freeBytes() - left;
+      other.writeNow([Buffer.alloc(piece)], size);
+      size += piece;
+    };
+    eat(9_000);
+    clock.advance(1_000);
+    await settle();
+    eat(0);
+    clock.advance(1_000);
+    await settle();
+    return { ...logs, log, free: () => fs.remove('/data/other') };
+  }
+
+  test.each([
+    ['retention', (logs: MemoryLogs) => logs.logs.retain()],
+    ['deleting records', ({ log }: MemoryLogs) => log().deleteBefore(15)],
+  ])('is given up for %s, and made again when there is room', async (_, act) => {
+    const { log, clock, settle, fs, happened, free, ...rest } = await filled();
+    const before = log.segmentCount;
+    expect(fs.exists('/data/.reserve')).toBe(true);
+    const done = act({ log: () => log, clock, settle, fs, happened, ...rest });
+    await settle();
+    await done;
+    expect(log.segmentCount).toBeLessThan(before);
+    expect(happened('reserveGivenUp')).toHaveLength(1);
+    expect(openMemoryLogs({ ...options, fs: fs.afterKill() }).log().logStartOffset).toBe(log.logStartOffset);
+    free();
+    clock.advance(1_000);
+    expect(fs.size('/data/.reserve')).toBe(4_000);
+  });
+
+  test('is not begun where there is no room for all of it, nor left half made', async () => {
+    const fs = new MemoryFileSystem();
+    fs.capacityBytes = 10_000;
+    const logs = openMemoryLogs({ fs, minFreeBytes: 1_000, reserveBytes: 5_000 });
+    expect(fs.exists('/data/.reserve')).toBe(false);
+    fs.capacityBytes = 20_000;
+    fs.failWhen(({ name, path }) => (name === 'write' && path.endsWith('.reserve') ? 'ENOSPC' : null));
+    logs.clock.advance(1_000);
+    expect(fs.exists('/data/.reserve')).toBe(false);
+    fs.failWhen(null);
+    logs.clock.advance(1_000);
+    expect(fs.size('/data/.reserve')).toBe(5_000);
+  });
+
+  test('is kept also where nothing is refused early', () => {
+    const { fs } = openMemoryLogs({ minFreeBytes: 0, reserveBytes: 4_000 });
     expect(fs.size('/data/.reserve')).toBe(4_000);
   });
 });

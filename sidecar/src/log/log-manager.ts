@@ -226,9 +226,11 @@ export class LogManager {
     this.#isCheckpointing = true;
     try {
       this.#flushIndexes();
-      await this.#checkpointRecoveryPoints();
-      await this.#checkpointStarts();
-      await this.#highWatermarks.write(() => this.#offsets((log) => log.highWatermark));
+      await this.#options.space.makingRoom(async () => {
+        await this.#checkpointRecoveryPoints();
+        await this.#checkpointStarts();
+        await this.#highWatermarks.write(() => this.#offsets((log) => log.highWatermark));
+      });
     } catch (error) {
       this.#options.events.emit('backgroundFailed', { task: 'checkpoint', error });
     } finally {

@@ -410,7 +410,8 @@ export class PartitionLog implements ReadableLog {
     );
     if (reason === null) return;
     if (count === segments.length) await this.#beginAnew();
-    await this.#advanceStart(this.#segments.at(count)!.baseOffset, reason);
+    const start = this.#segments.at(count)!.baseOffset;
+    await this.#deps.space.makingRoom(() => this.#advanceStart(start, reason));
   }
 
   /**
@@ -422,7 +423,7 @@ export class PartitionLog implements ReadableLog {
     if (offset > this.#highWatermark) throw new OffsetOutOfRange(offset, this);
     // Where the whole log goes, what is written next must have a segment of its own.
     if (offset === this.#logEndOffset && this.#segments.active.sizeInBytes > 0) await this.#beginAnew();
-    await this.#advanceStart(offset, 'start');
+    await this.#deps.space.makingRoom(() => this.#advanceStart(offset, 'start'));
   }
 
   /** An empty active segment whose name is durable: the one before may go, and the next offset is not forgotten. */

@@ -153,7 +153,7 @@ export function replaceNow(
 }
 
 /** What was begun would take room on a disk that may be full. */
-function removeUnfinished(fs: FileSystem, path: string): void {
+export function removeUnfinished(fs: FileSystem, path: string): void {
   try {
     if (fs.exists(path)) fs.remove(path);
   } catch {

@@ -188,7 +188,9 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   freeBytes(): number {
-    return this.capacityBytes - (this.capacityBytes === Infinity ? 0 : this.#root.sizeInBytes);
+    return this.capacityBytes === Infinity
+      ? Infinity
+      : Math.max(0, this.capacityBytes - this.#root.sizeInBytes);
   }
 
   lock(path: string): Lock | null {
