@@ -89,6 +89,13 @@ export class DiskSpace {
     }
   }
 
+  /** Before an orderly stop, which has much to write and cannot be tried again. */
+  makeRoomForStop(): void {
+    this.look();
+    const { minFreeBytes, reserveBytes } = this.#options;
+    if (this.#freeBytes < Math.max(minFreeBytes, reserveBytes)) this.giveUpReserve();
+  }
+
   /** @returns whether there was one */
   giveUpReserve(): boolean {
     if (!this.#hasReserve) return false;

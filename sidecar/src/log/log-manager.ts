@@ -296,6 +296,7 @@ export class LogManager {
     this.#deletion.stop();
     this.#flusher.stop();
     this.#scrubber.stop();
+    this.#options.space.makeRoomForStop();
     let areWhole = true;
     // Each opens a few files, and there may be more logs than descriptors.
     await sideBySide([...this.#logs.values()], closedAtOnce, async (log) => {
