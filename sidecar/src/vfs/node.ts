@@ -49,8 +49,8 @@ class NodeFileSystem implements FileSystem {
     // Where the budget is spent, a file that is there is opened when it is first used: an operation on the pool
     // can wait until another has given its descriptor back.
     const isLate = this.descriptors.isSpent && fs.existsSync(path);
-    const fd = isLate ? null : this.openNow(path, flags[mode]);
-    return new NodeFile(this, this.#names, resolve(path), mode === 'read' ? O_RDONLY : O_RDWR, fd);
+    const opened = isLate ? null : this.openNow(path, flags[mode]);
+    return new NodeFile(this, this.#names, resolve(path), mode === 'read' ? O_RDONLY : O_RDWR, opened);
   }
 
   exists(path: string): boolean {
@@ -97,7 +97,7 @@ class NodeFileSystem implements FileSystem {
   }
 
   async syncDirectory(path: string): Promise<void> {
-    const fd = await this.openInTurn(() => path, O_RDONLY);
+    const { fd } = await this.openInTurn(() => path, O_RDONLY);
     try {
       await fsync(fd);
     } finally {
@@ -108,7 +108,7 @@ class NodeFileSystem implements FileSystem {
   }
 
   syncDirectoryNow(path: string): void {
-    const fd = this.openNow(path, O_RDONLY);
+    const { fd } = this.openNow(path, O_RDONLY);
     try {
       fs.fsyncSync(fd);
     } finally {
@@ -127,11 +127,11 @@ class NodeFileSystem implements FileSystem {
   }
 
   /** A descriptor, for which another file gives up its own if it must. */
-  openNow(path: string, how: number): number {
+  openNow(path: string, how: number): Opened {
     this.descriptors.makeRoom();
-    const fd = this.#making(() => fs.openSync(path, how, 0o644));
+    const opened = this.#making(() => openOrRead(path, how));
     this.descriptors.opened();
-    return fd;
+    return opened;
   }
 
   /**
@@ -140,7 +140,7 @@ class NodeFileSystem implements FileSystem {
    *
    * @param path asked when it is opened: it may be another by then
    */
-  async openInTurn(path: () => string, how: number): Promise<number> {
+  async openInTurn(path: () => string, how: number): Promise<Opened> {
     const { descriptors } = this;
     for (;;) {
       if (descriptors.isSpent && (descriptors.settleOldest() || descriptors.mayBecomeFree)) {
@@ -148,9 +148,9 @@ class NodeFileSystem implements FileSystem {
         continue;
       }
       try {
-        const fd = this.openNow(path(), how);
+        const opened = this.openNow(path(), how);
         descriptors.began();
-        return fd;
+        return opened;
       } catch (error) {
         if (!isExhausted(error) || !descriptors.mayBecomeFree) throw error;
         await descriptors.whenFree();
@@ -220,6 +220,22 @@ export function temporaryDirectory(): { readonly path: string; removeNow(): void
   return { path, removeNow: () => fs.rmSync(path, { recursive: true, force: true }) };
 }
 
+interface Opened {
+  readonly fd: number;
+  /** It was to be written, and the disk takes no writes. */
+  readonly isReadOnly: boolean;
+}
+
+/** A file system that has met an error turns read-only, and what is on it can still be read. */
+function openOrRead(path: string, how: number): Opened {
+  try {
+    return { fd: fs.openSync(path, how, 0o644), isReadOnly: false };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EROFS' || !fs.existsSync(path)) throw error;
+    return { fd: fs.openSync(path, O_RDONLY), isReadOnly: true };
+  }
+}
+
 const { O_RDONLY, O_RDWR, O_CREAT } = fs.constants;
 const flags = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT };
 
@@ -236,6 +252,8 @@ class NodeFile implements File, PageCache, Holder {
   #lastPath: string;
   readonly #how: number;
   #fd: number | null;
+  /** Its descriptor was to be for writing, and is not. */
+  #isReadOnly: boolean;
   /** Which file it was when its descriptor was given back. */
   #identity: { readonly dev: number; readonly ino: number } | null = null;
   #holders = 1;
@@ -263,14 +281,15 @@ class NodeFile implements File, PageCache, Holder {
     names: OpenNames<NodeFile>,
     path: string,
     how: number,
-    fd: number | null,
+    opened: Opened | null,
   ) {
     this.#fs = system;
     this.#names = names;
     this.#place = names.add(path, this);
     this.#lastPath = path;
     this.#how = how;
-    this.#fd = fd;
+    this.#fd = opened?.fd ?? null;
+    this.#isReadOnly = opened?.isReadOnly ?? false;
     this.#sortIn();
   }
 
@@ -301,6 +320,7 @@ class NodeFile implements File, PageCache, Holder {
   }
 
   async write(chunks: readonly Uint8Array[], position: number): Promise<void> {
+    this.#letGoOfReadOnly();
     await this.#onPool<void>((fd, done) => {
       this.#change();
       const more = (left: readonly Uint8Array[], at: number): void => {
@@ -316,6 +336,7 @@ class NodeFile implements File, PageCache, Holder {
   }
 
   writeNow(chunks: readonly Uint8Array[], position: number): void {
+    this.#letGoOfReadOnly();
     this.#now((fd) => {
       this.#change();
       let left = chunks;
@@ -330,6 +351,7 @@ class NodeFile implements File, PageCache, Holder {
   }
 
   truncateNow(size: number): void {
+    this.#letGoOfReadOnly();
     this.#now((fd) => {
       this.#change();
       fs.ftruncateSync(fd, size);
@@ -472,7 +494,14 @@ class NodeFile implements File, PageCache, Holder {
     else descriptors.pin(this);
   }
 
+  /** The disk may take writes again by now. */
+  #letGoOfReadOnly(): void {
+    if (this.#isReadOnly && this.#fd !== null && this.#mayClose) this.close();
+  }
+
   #change(): void {
+    if (this.#isReadOnly)
+      throw Object.assign(new Error(`EROFS: ${this.path} is open for reading alone`), { code: 'EROFS' });
     this.#changes++;
     this.#isUnsynced = true;
   }
@@ -518,9 +547,9 @@ class NodeFile implements File, PageCache, Holder {
     const { descriptors } = this.#fs;
     this.#waiting++;
     try {
-      const fd = await this.#fs.openInTurn(() => this.#findable, this.#how);
+      const opened = await this.#fs.openInTurn(() => this.#findable, this.#how);
       descriptors.ended();
-      this.#opened(fd);
+      this.#opened(opened);
       return this.#begin(this.#fd!);
     } finally {
       this.#waiting--;
@@ -539,7 +568,7 @@ class NodeFile implements File, PageCache, Holder {
     throw Object.assign(new Error(`ENOENT: ${this.#lastPath} was removed`), { code: 'ENOENT' });
   }
 
-  #opened(fd: number): void {
+  #opened({ fd, isReadOnly }: Opened): void {
     const { descriptors } = this.#fs;
     if (this.#fd !== null) {
       fs.closeSync(fd);
@@ -554,6 +583,7 @@ class NodeFile implements File, PageCache, Holder {
       }
     }
     this.#fd = fd;
+    this.#isReadOnly = isReadOnly;
   }
 }
 

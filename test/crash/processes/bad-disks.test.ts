@@ -1,7 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { WireConnection } from '../../support/wire-connection.ts';
@@ -118,6 +118,27 @@ describe.skipIf(isSkipped)('a disk that became read-only', () => {
     execFileSync('mount', ['-o', 'remount,rw', disk]);
     const again = await start(`${disk}/data`, unguarded);
     expect(await ledger.discrepancies(await connect(again))).toEqual([]);
+  });
+});
+
+describe.skipIf(isSkipped)('a disk that becomes read-only under a broker', () => {
+  test('can be read to the last record, also from files that nobody had open', async () => {
+    const place = workplace();
+    const image = `${place}/disk.img`;
+    execFileSync('truncate', ['-s', '64m', image]);
+    execFileSync('mkfs.ext4', ['-qF', image]);
+    mount(['-o', 'loop,errors=remount-ro', image], `${place}/disk`);
+    const sidecar = await start(`${place}/disk/data`, unguarded);
+    const connection = await connect(sidecar);
+    const ledger = new Ledger('orders', { 'internal.segment.bytes': '2000', 'flush.mode': 'sync' });
+    await ledger.create(connection);
+    for (let i = 0; i < 20; i++) expect(await ledger.write(connection)).toBe('NONE');
+
+    const source = execFileSync('findmnt', ['-no', 'SOURCE', `${place}/disk`], { encoding: 'utf8' });
+    const trigger = `/sys/fs/ext4/${basename(source.trim())}/trigger_fs_error`;
+    writeFileSync(trigger, '1');
+    expect(await ledger.write(connection)).toBe('KAFKA_STORAGE_ERROR');
+    expect(await ledger.discrepancies(connection)).toEqual([]);
   });
 });
 
