@@ -3,6 +3,7 @@ import {
   apiVersions,
   createPartitions,
   createTopics,
+  deleteRecords,
   deleteTopics,
   describeCluster,
   describeConfigs,
@@ -311,6 +312,55 @@ describe('CreateTopics', () => {
       'v6',
       'v7',
     ]);
+  });
+});
+
+describe('DeleteRecords', () => {
+  const move = async (name: string, offset: number, partitionIndex = 0) => {
+    const { topics } = await client.request(deleteRecords, 2, {
+      topics: [{ name, partitions: [{ partitionIndex, offset }] }],
+      timeoutMs: 1_000,
+    });
+    const { errorCode, lowWatermark } = topics[0]!.partitions[0]!;
+    return errorCode === 0 ? lowWatermark : errorName(errorCode);
+  };
+
+  const filled = async (name: string, configs: Record<string, string> = {}) => {
+    await create([{ name, configs: Object.entries(configs).map(([key, value]) => ({ name: key, value })) }]);
+    const records = encodeBatch(
+      ['a', 'b', 'c'].map((value) => ({
+        key: Buffer.from(value),
+        value: Buffer.from(value),
+        timestamp: Date.now(),
+      })),
+    );
+    const { responses } = await client.request(produce, 7, {
+      transactionalId: null,
+      acks: -1,
+      timeoutMs: 1_000,
+      topicData: [{ name, topicId: zeroUuid, partitionData: [{ index: 0, records: [records] }] }],
+    });
+    expect(responses[0]!.partitionResponses[0]!.errorCode).toBe(0);
+  };
+
+  test('moves the start up to the high watermark and no further, and never back', async () => {
+    await filled('t');
+    expect(await move('t', 2)).toBe(2);
+    expect(await move('t', 1)).toBe(2);
+    expect(await move('t', 4)).toBe('OFFSET_OUT_OF_RANGE');
+    expect(await move('t', -2)).toBe('OFFSET_OUT_OF_RANGE');
+    expect(await move('t', -1)).toBe(3);
+    expect(await move('t', 0, 9)).toBe('UNKNOWN_TOPIC_OR_PARTITION');
+  });
+
+  test.each([
+    ['delete', 2],
+    ['compact', 'POLICY_VIOLATION'],
+    ['compact,delete', 2],
+    ['', 2],
+  ])('under the cleanup.policy %j', async (policy, expected) => {
+    await filled('t', { 'cleanup.policy': policy });
+    expect(await move('t', 2)).toBe(expected);
   });
 });
 

@@ -52,7 +52,8 @@ async function deleteBefore(
   const partition = replicas.find(name, partitionIndex);
   const topic = image().topicByName(name);
   if (partition === null || topic === undefined) return refused('UNKNOWN_TOPIC_OR_PARTITION');
-  if (!config.logConfig(topic.configs).isDeleted) return refused('POLICY_VIOLATION');
+  const { isCompacted, isDeleted } = config.logConfig(topic.configs);
+  if (isCompacted && !isDeleted) return refused('POLICY_VIOLATION');
   if (offset < everything) return refused('OFFSET_OUT_OF_RANGE');
   try {
     partition.checkLeader(-1);
