@@ -1,4 +1,4 @@
-import { batchHeaderSize, WireError, type ErrorName, type RecordBatch } from '@rookery/wire';
+import { batchHeaderSize, eachRecord, WireError, type ErrorName, type RecordBatch } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
 
 /** A record that is to blame, by its index in the batch. */
@@ -115,14 +115,41 @@ function checkTimestamps(batch: RecordBatch, config: LogConfig, now: number): vo
   const { timestampBeforeMaxMs: beforeMaxMs, timestampAfterMaxMs: afterMaxMs } = config;
   const problem = timestampProblem(batch.maxTimestamp, now, { beforeMaxMs, afterMaxMs });
   if (problem !== null)
-    throw new AppendRefused('INVALID_TIMESTAMP', problem, [{ index: 0, message: problem }]);
+    throw new AppendRefused('INVALID_TIMESTAMP', problem, untimely(batch, now, { beforeMaxMs, afterMaxMs }));
+}
+
+/** As many records as an answer names: a batch can hold millions. */
+export const namedMax = 100;
+
+/** Which records are to blame. Nobody can tell where they are compressed, for that is not undone on the loop. */
+function untimely(batch: RecordBatch, now: number, limits: TimeLimits): RecordError[] | undefined {
+  if (batch.codec !== 'none') return undefined;
+  const named: RecordError[] = [];
+  let index = 0;
+  try {
+    for (const { timestamp } of eachRecord(batch)) {
+      const message = timestampProblem(timestamp, now, limits);
+      if (message !== null) named.push({ index, message });
+      if (named.length === namedMax) break;
+      index++;
+    }
+  } catch (error) {
+    if (!(error instanceof WireError)) throw error;
+    return undefined;
+  }
+  return named;
+}
+
+interface TimeLimits {
+  readonly beforeMaxMs: number;
+  readonly afterMaxMs: number;
 }
 
 /** Why a topic takes no record of this time; null when it does. */
 export function timestampProblem(
   timestamp: number,
   now: number,
-  { beforeMaxMs, afterMaxMs }: { readonly beforeMaxMs: number; readonly afterMaxMs: number },
+  { beforeMaxMs, afterMaxMs }: TimeLimits,
 ): string | null {
   // −1 means that the producer gave no time; Kafka lets it pass.
   if (timestamp === -1 || (now - timestamp <= beforeMaxMs && timestamp - now <= afterMaxMs)) return null;

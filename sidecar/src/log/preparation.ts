@@ -7,7 +7,7 @@ import {
   type CompressionCodec,
 } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
-import { AppendRefused, timestampProblem, type RecordError } from './append-checks.ts';
+import { AppendRefused, namedMax, timestampProblem, type RecordError } from './append-checks.ts';
 
 /**
  * What a topic asks of a batch's records before the batch may be appended: plain values, so that another thread
@@ -118,9 +118,6 @@ export function prepare(batch: RecordBatch, demand: Demand): RecordBatch {
 }
 
 const read = (bytes: Buffer): RecordBatch => RecordBatch.split([bytes])[0]!;
-
-/** As many records as an answer names: a batch can hold millions. */
-const namedMax = 100;
 
 /** @throws AppendRefused, WireError for records that are none */
 function checkRecords(batch: RecordBatch, { needsKeys, times }: Demand, outputMax: number): void {
