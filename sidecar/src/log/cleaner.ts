@@ -84,7 +84,8 @@ export class Cleaner {
       events.emit('compacted', { partition: log.name, bytesBefore, bytesAfter, endOffset, milliseconds });
       return true;
     } catch (error) {
-      if (this.#stopping.signal.aborted) return false;
+      // Retention may have taken files from under it, and what is missing then is no rot.
+      if (this.#stopping.signal.aborted || !log.hasSegments(choice.segments)) return false;
       if (error instanceof RotFound) log.condemn(error.rot);
       else events.emit('backgroundFailed', { task: `compacting ${log.name}`, error });
       return false;

@@ -12,6 +12,8 @@ import { compact } from './compaction.ts';
 import { checkPartition, expectedOf } from './log-check.ts';
 import { openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
+import { RotFound } from './rot.ts';
+import { Segment } from './segment.ts';
 
 const dayMs = 86_400_000;
 const compacted: Partial<LogConfig> = { isCompacted: true, isDeleted: false, deleteRetentionMs: dayMs };
@@ -160,6 +162,32 @@ test('segments that have become small are joined by the next round, and nothing 
   expect(logs.log().segmentCount).toBeLessThan(5);
   expect(logs.happened('compacted')).toHaveLength(2);
   expect(logs.fs.list('/data/orders-0').filter((name) => /cleaned|swap|deleted/.test(name))).toEqual([]);
+});
+
+test('segments that go while they are read are no rot: the round is given up, and the next one compacts the rest', async () => {
+  let isFirst = true;
+  const logs: MemoryLogs = openMemoryLogs({
+    config: { ...compacted, isDeleted: true },
+    async compact(plan) {
+      if (!isFirst) return compact(logs.fs, plan);
+      isFirst = false;
+      const removed = new Segment(logs.fs, plan.directory, plan.segments[0]!, '', 'read');
+      const deleted = logs.log().deleteBefore(20);
+      await logs.settle();
+      await deleted;
+      // As the compaction meets them: a file that was there a moment ago, and is neither made again nor read to its end.
+      expect(() => removed.log).toThrow(/ENOENT/);
+      throw new RotFound({ segment: 0, position: 0, offset: 0, reason: 'the file ends inside a batch' });
+    },
+  });
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: 'same', value: `v${i}` }]);
+  await compactAll(logs);
+  expect(isFirst).toBe(false);
+  expect(logs.happened('partitionQuarantined')).toEqual([]);
+  expect(logs.happened('backgroundFailed')).toEqual([]);
+  await append(logs, [{ key: 'same', value: 'last' }]);
+  await compactAll(logs);
+  expect(recordsIn(logs.log()).map(({ offset }) => offset)).toEqual([40]);
 });
 
 test('what is active, undecided or not agreed on is left alone', async () => {

@@ -66,7 +66,7 @@ const pieceBytes = 1024 * 1024;
  * @throws RotFound for a batch that does not check: compaction reads all bytes, so it finds rot
  */
 export function compact(fs: FileSystem, plan: CompactionPlan, pace: Pace = () => {}): CompactionResult {
-  const segments = plan.segments.map((base) => new Segment(fs, plan.directory, base));
+  const segments = plan.segments.map((base) => new Segment(fs, plan.directory, base, '', 'read'));
   try {
     return new Compaction(fs, plan, segments, pace).run();
   } catch (error) {

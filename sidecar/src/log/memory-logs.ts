@@ -4,6 +4,7 @@ import { EventBus, type Events } from '../events.ts';
 import type { LogConfig } from '../log-config.ts';
 import { ManualClock } from '../manual-clock.ts';
 import { MemoryFileSystem } from '../vfs/memory.ts';
+import type { CompactionPlan, CompactionResult } from './compaction.ts';
 import { DataDirectory } from './data-directory.ts';
 import { DiskSpace } from './disk-space.ts';
 import { LogManager } from './log-manager.ts';
@@ -66,6 +67,7 @@ export function openMemoryLogs(
     readonly reserveBytes?: number;
     readonly unsyncedBytesMax?: number;
     readonly mapBytesMax?: number;
+    readonly compact?: (plan: CompactionPlan) => Promise<CompactionResult>;
   } = {},
 ): MemoryLogs {
   const { fs = new MemoryFileSystem(), config = {}, minFreeBytes = 0, reserveBytes = 0 } = options;
@@ -80,7 +82,12 @@ export function openMemoryLogs(
   const tails = new TailCache(options.tailCacheBytes ?? 1024 * 1024);
   const configOf = (): LogConfig => ({ ...smallLogs, ...config });
   const limits = unsyncedBytesMax === undefined ? {} : { unsyncedBytesMax };
-  const cleaner = { isEnabled: true, backoffMs: 1e12, mapBytesMax: options.mapBytesMax ?? 1e6 };
+  const cleaner = {
+    isEnabled: true,
+    backoffMs: 1e12,
+    mapBytesMax: options.mapBytesMax ?? 1e6,
+    ...(options.compact && { compact: options.compact }),
+  };
   const logs = LogManager.open({ fs, directory, clock, events, space, tails, configOf, cleaner, ...limits });
   return {
     fs,

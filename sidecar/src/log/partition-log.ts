@@ -507,6 +507,11 @@ export class PartitionLog implements ReadableLog {
     };
   }
 
+  /** Whether the log is there, with all segments of these base offsets. */
+  hasSegments(bases: readonly number[]): boolean {
+    return !this.#isClosed && this.#segments.has(bases);
+  }
+
   /** @returns false when the log has changed meanwhile: then the new segments are dropped */
   swap(result: CompactionResult): Promise<boolean> {
     const { fs, deletion, checkpoints } = this.#deps;
@@ -515,7 +520,7 @@ export class PartitionLog implements ReadableLog {
       fs,
       directory: this.directory,
       segments: this.#segments,
-      isClosed: () => this.#isClosed,
+      hasSegments: (bases) => this.hasSegments(bases),
       keepRecoveryPoint: () => checkpoints.recoveryPoints(),
       replaced: (segments, keep) => {
         this.#durability.forget(segments);

@@ -45,6 +45,11 @@ export class SegmentList {
     return low;
   }
 
+  /** Whether there are segments of all these base offsets. */
+  has(bases: readonly number[]): boolean {
+    return bases.every((base) => this.#segments[this.floor(base)]!.baseOffset === base);
+  }
+
   add(segment: Segment): void {
     assert(segment.baseOffset > this.active.baseOffset, 'segments are added at the end');
     this.#segments = [...this.#segments, segment];

@@ -9,7 +9,8 @@ export interface SwappedLog {
   readonly fs: FileSystem;
   readonly directory: string;
   readonly segments: SegmentList;
-  readonly isClosed: () => boolean;
+  /** Whether the log is there, with all segments of these base offsets. */
+  readonly hasSegments: (bases: readonly number[]) => boolean;
   /** Puts the recovery point on disk. */
   readonly keepRecoveryPoint: () => Promise<void>;
   /** Segments are the log's no more; their files may go, but for the ones to keep. */
@@ -38,10 +39,10 @@ export async function swapSegments(replacements: readonly Replacement[], log: Sw
       for (const later of replacements.slice(i + 1)) cleanedOf(later).remove();
       return false;
     };
-    if (!has(log, replaces)) return giveUp();
+    if (!log.hasSegments(replaces)) return giveUp();
     cleaned.rename(swapSuffix);
     await fs.syncDirectory(directory);
-    if (!has(log, replaces)) return giveUp();
+    if (!log.hasSegments(replaces)) return giveUp();
     log.replaced(segments.replace(replaces, cleaned), [snapshotPath(directory, baseOffset)]);
     await fs.syncDirectory(directory);
     if (cleaned.isClosed) continue;
@@ -49,9 +50,4 @@ export async function swapSegments(replacements: readonly Replacement[], log: Sw
     await fs.syncDirectory(directory);
   }
   return true;
-}
-
-function has({ segments, isClosed }: SwappedLog, bases: readonly number[]): boolean {
-  const there = new Set(segments.all().map(({ baseOffset }) => baseOffset));
-  return !isClosed() && bases.every((base) => there.has(base));
 }

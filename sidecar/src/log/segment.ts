@@ -58,9 +58,20 @@ export class Segment {
   /** The time index was written by another process, and nothing of it has been checked. */
   #isTimeUnchecked = true;
   #isIndexLying = false;
+  readonly #mode: 'read' | 'create';
 
-  /** @param suffix behind the name of each file, while they are not the log's yet */
-  constructor(fs: FileSystem, directory: string, baseOffset: number, suffix = '') {
+  /**
+   * @param suffix behind the name of each file, while they are not the log's yet
+   * @param mode of who only reads; a file that has gone is not made again for it
+   */
+  constructor(
+    fs: FileSystem,
+    directory: string,
+    baseOffset: number,
+    suffix = '',
+    mode: 'read' | 'create' = 'create',
+  ) {
+    this.#mode = mode;
     const name = `${directory}/${segmentName(baseOffset)}`;
     this.#fs = fs;
     this.#directory = directory;
@@ -103,7 +114,7 @@ export class Segment {
 
   get log(): File {
     assert(!this.#isClosed, `${this.path} is closed`);
-    this.#log ??= this.#fs.open(this.path, 'create');
+    this.#log ??= this.#fs.open(this.path, this.#mode);
     return this.#log;
   }
 
