@@ -1,5 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { startSidecar, type SidecarProcess } from '@rookery/testing';
@@ -134,8 +143,11 @@ describe.skipIf(isSkipped)('a disk that becomes read-only under a broker', () =>
     await ledger.create(connection);
     for (let i = 0; i < 20; i++) expect(await ledger.write(connection)).toBe('NONE');
 
-    const source = execFileSync('findmnt', ['-no', 'SOURCE', `${place}/disk`], { encoding: 'utf8' });
-    const trigger = `/sys/fs/ext4/${basename(source.trim())}/trigger_fs_error`;
+    const mounted = readFileSync('/proc/mounts', 'utf8')
+      .split('\n')
+      .map((line) => line.split(' '));
+    const [device] = mounted.find(([, at]) => at === `${place}/disk`)!;
+    const trigger = `/sys/fs/ext4/${basename(device!)}/trigger_fs_error`;
     writeFileSync(trigger, '1');
     expect(await ledger.write(connection)).toBe('KAFKA_STORAGE_ERROR');
     expect(await ledger.discrepancies(connection)).toEqual([]);
