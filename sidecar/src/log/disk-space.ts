@@ -89,6 +89,16 @@ export class DiskSpace {
     }
   }
 
+  /** The same before the loop turns. */
+  makingRoomNow(act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      if (!isFull(error) || !this.giveUpReserve()) throw error;
+      act();
+    }
+  }
+
   /** Before an orderly stop, which has much to write and cannot be tried again. */
   makeRoomForStop(): void {
     this.look();

@@ -265,6 +265,46 @@ describe('a full disk', () => {
     expect(reopened.logEndOffset).toBe(21);
   });
 
+  test.each(modes)(
+    'has no inode for the next segment: that is taken back, and the log goes on (%s)',
+    async (flushMode) => {
+      const { fs, log, settle } = openMemoryLogs({ config: { flushMode } });
+      const orders = log();
+      append(orders, 'x'.repeat(1_000));
+      await settle();
+      const known = new Set(fs.list('/data/orders-0'));
+      fs.failWhen(({ name, path }) =>
+        name === 'open' && !known.has(path.slice(path.lastIndexOf('/') + 1)) ? 'ENOSPC' : null,
+      );
+      for (let i = 0; i < 8; i++) {
+        append(orders, 'x'.repeat(1_000));
+        await settle();
+      }
+      expect(orders.offlineReason).toBeNull();
+      const end = orders.logEndOffset;
+      expect(end).toBeLessThan(9);
+      fs.failWhen(null);
+      expect(append(orders, 'welcome').baseOffset).toBe(end);
+      await settle();
+      expect(orders.durableEndOffset).toBe(end + 1);
+      expect(openMemoryLogs({ fs: fs.afterKill() }).log().logEndOffset).toBe(end + 1);
+    },
+  );
+
+  test('an orderly stop that cannot keep its checkpoints ends all the same, without the marker', async () => {
+    const { fs, log, logs, settle, happened } = openMemoryLogs();
+    append(log(), 'a');
+    await settle();
+    fs.failWhen(({ name, path }) => (name === 'write' && path.includes('checkpoint') ? 'ENOSPC' : null));
+    await logs.close();
+    fs.failWhen(null);
+    expect(happened('backgroundFailed').map(({ task }) => task)).toEqual([
+      'the checkpoints of an orderly stop',
+    ]);
+    expect(fs.exists('/data/.kafka_cleanshutdown')).toBe(false);
+    expect(openMemoryLogs({ fs: fs.afterKill() }).log().logEndOffset).toBe(1);
+  });
+
   const isAid = ({ name, path }: Operation): boolean => name === 'write' && !path.endsWith('.log');
 
   test.each(modes)(
@@ -401,6 +441,19 @@ describe('the reserve', () => {
     free();
     clock.advance(1_000);
     expect(fs.size('/data/.reserve')).toBe(4_000);
+  });
+
+  test('is given up for a start that has to keep what it found', async () => {
+    const { fs, log, settle } = openMemoryLogs({ reserveBytes: 4_000 });
+    append(log(), 'a');
+    await settle();
+    const again = fs.afterPowerCut(loseUnsynced);
+    again.failWhen(({ name, path }) =>
+      name === 'write' && path.includes('rookery.json') && again.exists('/data/.reserve') ? 'ENOSPC' : null,
+    );
+    const restarted = openMemoryLogs({ fs: again, reserveBytes: 4_000 });
+    expect(restarted.log().logEndOffset).toBe(1);
+    expect(restarted.happened('reserveGivenUp')).toHaveLength(1);
   });
 
   test('is not begun where there is no room for all of it, nor left half made', async () => {

@@ -106,7 +106,7 @@ export class LogManager {
     );
     this.#logDeps = this.#makeLogDeps();
     this.#openAll();
-    options.directory.trustAgain();
+    options.space.makingRoomNow(() => options.directory.trustAgain());
     const logs = [...this.#logs.values()];
     const waiting = logs.filter((log) => log.config.flushMode === 'sync' && !log.isSynced);
     this.recovered = waiting.length > 0 ? this.#flusher.syncAll(waiting) : Promise.resolve();
@@ -303,10 +303,15 @@ export class LogManager {
       const isWhole = await log.close();
       areWhole &&= isWhole;
     });
-    this.#recoveryPoints.writeNow(this.#offsets((log) => log.recoveryPoint));
-    this.#startOffsets.writeNow(this.#offsets((log) => log.logStartOffset));
-    this.#highWatermarks.writeNow(this.#offsets((log) => log.highWatermark));
-    if (areWhole) this.#options.directory.markCleanStop();
+    try {
+      this.#recoveryPoints.writeNow(this.#offsets((log) => log.recoveryPoint));
+      this.#startOffsets.writeNow(this.#offsets((log) => log.logStartOffset));
+      this.#highWatermarks.writeNow(this.#offsets((log) => log.highWatermark));
+      if (areWhole) this.#options.directory.markCleanStop();
+    } catch (error) {
+      // Without the marker the next start looks for itself.
+      this.#options.events.emit('backgroundFailed', { task: 'the checkpoints of an orderly stop', error });
+    }
   }
 
   #openCleaner(checkpoint: () => Promise<void>): Cleaner | null {
@@ -370,7 +375,7 @@ export class LogManager {
       this.#compactedTo.set(name, logStartOffset);
       isNews = true;
     }
-    if (isNews) this.#cleanerOffsets.writeNow(this.#compactedTo);
+    if (isNews) this.#options.space.makingRoomNow(() => this.#cleanerOffsets.writeNow(this.#compactedTo));
   }
 
   #checkpointedAtStart(name: string, topic: string): Checkpointed {

@@ -406,7 +406,8 @@ export class Segment {
 
   /** Cuts the segment after a batch boundary. */
   truncate(position: number, nextOffset: number): void {
-    if (this.log.size() > position) this.log.truncateNow(position);
+    // Where there was no room for the file there is nothing to cut, nor room to make it for that.
+    if (this.#fs.exists(this.path) && this.log.size() > position) this.log.truncateNow(position);
     this.sizeInBytes = position;
     this.restartIndexes(nextOffset);
     // The largest timestamp since the last index entry is known from the batches alone.
