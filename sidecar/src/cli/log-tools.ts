@@ -10,7 +10,15 @@ import {
   type PartitionCheck,
 } from '../log/log-check.ts';
 import { dump } from '../log/log-dump.ts';
-import { missedFrom, planSkipping, planTruncation, repair, rotIn, type Repair } from '../log/log-repair.ts';
+import {
+  missedFrom,
+  planSkipping,
+  planTruncation,
+  repair,
+  rotIn,
+  settle,
+  type Repair,
+} from '../log/log-repair.ts';
 import { sayRot } from '../log/rot.ts';
 import { nodeFileSystem as fs } from '../vfs/node.ts';
 
@@ -130,6 +138,8 @@ export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags):
     throw new SidecarError('RK0101', 'either --truncate-at or --skip-batch');
   const offset = truncateAt === undefined ? null : offsetOf(truncateAt);
   const partition = partitions[0]!;
+  const config = new Config({}).logConfig({});
+  if (offset !== null || skipBatch) settle({ fs, dataDir, partition, config });
   const word = leftWordOf(fs, dataDir, partition);
   const found = check(dataDir, partition);
   if (offset === null && !skipBatch) {
@@ -138,7 +148,6 @@ export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags):
   }
   const plan = offset === null ? planSkipping(found) : planTruncation(found, offset);
   say(`${partition}: ${sayPlan(found, plan)}`);
-  const config = new Config({}).logConfig({});
   repair({ fs, dataDir, partition, config }, found, plan);
   const after = check(dataDir, partition);
   report(partition, after, leftWordOf(fs, dataDir, partition));

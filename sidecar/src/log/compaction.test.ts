@@ -10,7 +10,8 @@ import type { LogConfig } from '../log-config.ts';
 import { FileRegion } from '../vfs/file-region.ts';
 import { compact } from './compaction.ts';
 import { checkPartition, expectedOf } from './log-check.ts';
-import { openMemoryLogs, type MemoryLogs } from './memory-logs.ts';
+import { settle } from './log-repair.ts';
+import { openMemoryLogs, smallLogs, type MemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
 import { RotFound } from './rot.ts';
 import { Segment } from './segment.ts';
@@ -359,9 +360,16 @@ test('a round that begins anew after a crash at any operation keeps the table', 
   logs.fs.beforeOperation = null;
   expect(crashed.length).toBeGreaterThan(30);
   for (const fs of crashed) {
+    const found = checkPartition(fs, '/data/orders-0', expectedOf(fs, '/data', 'orders-0'));
+    const settled = fs.afterKill();
+    settle({ fs: settled, dataDir: '/data', partition: 'orders-0', config: smallLogs });
+    expect(state(openMemoryLogs({ fs: settled, config: compacted }).log())).toEqual(before);
     // Nor does it matter that the topic is compacted no more when the broker is back.
     const kept = openMemoryLogs({ fs: fs.afterKill() });
     expect(state(kept.log())).toEqual(before);
+    // The check has seen what the start was going to leave.
+    expect([found.damages, found.logEndOffset]).toEqual([[], 60]);
+    expect(found.good.records).toBe(recordsIn(kept.log()).length);
     await kept.logs.scrub();
     expect(kept.log().offlineReason).toBeNull();
     const again = openMemoryLogs({ fs, config: compacted });

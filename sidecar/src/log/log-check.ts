@@ -2,6 +2,7 @@ import { batchHeaderSize, batchOverhead, decodeRecords, RecordBatch, WireError }
 import { readFile, type File, type FileSystem } from '../vfs/file-system.ts';
 import { AbortedReplay } from './aborted-replay.ts';
 import { parseOffsets } from './checkpoint.ts';
+import { swapSuffix } from './compaction.ts';
 import { markerName } from './data-directory.ts';
 import { readInt64 } from './int64.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
@@ -96,6 +97,9 @@ class Check {
   readonly #batches: GoodBatch[] = [];
   readonly #damages: Damage[] = [];
   readonly #faults: Fault[] = [];
+  #bases: readonly number[] = [];
+  /** Base offsets of segments that a compaction has made: a start puts them in the place of those that they replace. */
+  readonly #swapped = new Set<number>();
   /** What was aborted, as long as the batches tell: not behind damage, nor where records were compacted away. */
   #replay: AbortedReplay | null = null;
 
@@ -106,7 +110,7 @@ class Check {
   }
 
   run(): PartitionCheck {
-    const found = Segment.basesIn(this.#fs, this.#directory);
+    const found = (this.#bases = this.#basesAfterSwaps());
     const logStartOffset = this.#expected.logStartOffset ?? found[0] ?? 0;
     // What is left of segments before the log's start is the log's no more.
     const bases = found.filter((_, i) => (found[i + 1] ?? Infinity) > logStartOffset);
@@ -137,6 +141,24 @@ class Check {
     };
   }
 
+  /** As `finishSwap` of `stray-files.ts` will leave them. */
+  #basesAfterSwaps(): number[] {
+    let bases = Segment.basesIn(this.#fs, this.#directory);
+    for (const name of this.#fs.list(this.#directory)) {
+      if (kindOf(name) !== 'swapped log') continue;
+      const base = Number(name.slice(0, 20));
+      const swapped = new Segment(this.#fs, this.#directory, base, swapSuffix, 'read');
+      const { nextOffset, damage } = scanNow(swapped.log, { from: 0, expected: base, holesUpTo: Infinity });
+      swapped.close();
+      // A start leaves this one alone, and the partition in quarantine.
+      if (damage !== null) continue;
+      this.#swapped.add(base);
+      const others = bases.filter((other) => other < base || (other >= nextOffset && other !== base));
+      bases = [...others, base].sort((a, b) => a - b);
+    }
+    return bases;
+  }
+
   /** Whether the log reaches as far as the data directory says, by the measure of `log-loader.ts`. */
   #end(last: number | null, next: number, logStartOffset: number): void {
     const { isMarked } = this.#expected;
@@ -151,7 +173,7 @@ class Check {
   }
 
   #path(base: number): string {
-    return `${this.#directory}/${segmentName(base)}.log`;
+    return `${this.#directory}/${segmentName(base)}.log${this.#swapped.has(base) ? swapSuffix : ''}`;
   }
 
   #damage(
@@ -229,7 +251,7 @@ class Check {
   }
 
   #gap(base: number, expected: number): void {
-    const before = Segment.basesIn(this.#fs, this.#directory).findLast((other) => other < base);
+    const before = this.#bases.findLast((other) => other < base);
     if (before === undefined) return;
     const position = this.#fs.size(this.#path(before));
     const place = { segment: before, position, endPosition: position, offset: expected, endOffset: base };
@@ -237,11 +259,12 @@ class Check {
   }
 
   #indexes(base: number, batches: readonly GoodBatch[]): void {
-    if (batches.length === 0) return;
+    // Those of a swap are made again.
+    if (batches.length === 0 || this.#swapped.has(base)) return;
     const byPosition = new Map(batches.map((batch) => [batch.position, batch]));
     // What leads to bytes that are damaged may be as true as it ever was.
     const damages = this.#damages.filter(({ segment }) => segment === base);
-    const isSealed = base !== Segment.basesIn(this.#fs, this.#directory).at(-1);
+    const isSealed = base !== this.#bases.at(-1);
     this.#entries(base, '.index', 8, isSealed, (entry, before) => {
       const position = entry.readInt32BE(4);
       const isDamaged = damages.some((each) => each.position <= position && position < each.endPosition);

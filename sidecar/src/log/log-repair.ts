@@ -76,6 +76,23 @@ export function planSkipping(check: PartitionCheck): Repair {
   return { kind: 'skip', damages };
 }
 
+/**
+ * Finishes what a kill has left of a compaction or a deletion, as a start does: a repair that is planned before would
+ * be one of segments that are no more.
+ *
+ * @throws SidecarError RK0302 while a broker runs on the directory, RK0306 for a compaction that is damaged itself
+ */
+export function settle({ fs, dataDir, partition: name, config }: RepairDeps): void {
+  const lock = lockStopped(fs, dataDir);
+  try {
+    const directory = `${dataDir}/${name}`;
+    const rot = putInOrder({ fs, directory, name, events: new EventBus() }, config);
+    if (rot !== null) throw new SidecarError('RK0306', `${name}: ${rot.reason}`);
+  } finally {
+    lock.release();
+  }
+}
+
 type Truncation = Repair & { readonly kind: 'truncate' };
 
 export interface RepairDeps {
