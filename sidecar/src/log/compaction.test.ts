@@ -8,13 +8,14 @@ import {
 import { describe, expect, test } from 'vitest';
 import type { LogConfig } from '../log-config.ts';
 import { FileRegion } from '../vfs/file-region.ts';
+import { Checkpoint } from './checkpoint.ts';
 import { compact } from './compaction.ts';
 import { checkPartition, expectedOf } from './log-check.ts';
 import { settle } from './log-repair.ts';
 import { openMemoryLogs, smallLogs, type MemoryLogs } from './memory-logs.ts';
 import type { PartitionLog } from './partition-log.ts';
 import { RotFound } from './rot.ts';
-import { Segment } from './segment.ts';
+import { Segment, segmentName } from './segment.ts';
 
 const dayMs = 86_400_000;
 const compacted: Partial<LogConfig> = { isCompacted: true, isDeleted: false, deleteRetentionMs: dayMs };
@@ -315,6 +316,21 @@ test('a log with holes stays in service when its topic is compacted no more', as
   expect(state(again.log())).toEqual(before);
   await again.logs.scrub();
   expect(again.log().offlineReason).toBeNull();
+});
+
+test('above the recovery point a hole is the end of the log, to the check as to the start', async () => {
+  const logs = open();
+  for (let i = 0; i < 40; i++) await append(logs, [{ key: keys[i % 5]!, value: `v${i}` }]);
+  await compactAll(logs);
+  for (let i = 0; i < 60; i++) await append(logs, [{ key: keys[i % 5]!, value: `w${i}` }]);
+  const disk = logs.fs.afterKill();
+  const [point, emptied] = Segment.basesIn(disk, '/data/orders-0').slice(-3);
+  const checkpoint = new Checkpoint(disk, '/data/recovery-point-offset-checkpoint');
+  checkpoint.writeNow(new Map([['orders-0', point!]]));
+  disk.open(`/data/orders-0/${segmentName(emptied!)}.log`, 'write').truncateNow(0);
+  const { damages } = checkPartition(disk, '/data/orders-0', expectedOf(disk, '/data', 'orders-0'));
+  expect(damages).toMatchObject([{ offset: emptied, isCutByStart: true }]);
+  expect(openMemoryLogs({ fs: disk, config: compacted }).log().logEndOffset).toBe(emptied);
 });
 
 test('no one takes holes for rot when the note of who has them is lost', async () => {

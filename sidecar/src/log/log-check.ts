@@ -6,6 +6,7 @@ import { swapSuffix } from './compaction.ts';
 import { markerName } from './data-directory.ts';
 import { readInt64 } from './int64.ts';
 import { LeaderEpochs } from './leader-epochs.ts';
+import { holesIn, holesInLast } from './offset-order.ts';
 import { epochsName } from './partition-directory.ts';
 import { decodeSnapshot } from './producer-snapshot.ts';
 import { decide, fileTable, kindOf, logTable, type Found, type LogAction, type Place } from './recovery.ts';
@@ -203,13 +204,14 @@ class Check {
 
   /** @returns the offset after the segment */
   #segment(base: number, expected: number, nextBase: number | null): number {
-    const { mayHaveHoles, recoveryPoint } = this.#expected;
+    const { recoveryPoint } = this.#expected;
     const logStartOffset = this.#expected.logStartOffset ?? 0;
-    if (base !== expected && !(mayHaveHoles && base > expected)) this.#gap(base, expected);
-    // The active segment is never compacted, so a batch behind a hole of it has moved past the end.
-    const isKnownEnd = nextBase === null && (recoveryPoint ?? 0) > 0;
-    const compacted = isKnownEnd ? recoveryPoint! - 1 : Infinity;
-    const holesUpTo = Math.max(mayHaveHoles ? compacted : 0, logStartOffset);
+    const facts = { ...this.#expected, logStartOffset };
+    if (base !== expected && (base < expected || base > holesIn(facts))) this.#gap(base, expected);
+    // Where the checkpoint does not name the partition nobody knows its end.
+    const named = recoveryPoint === 0 ? null : recoveryPoint;
+    const inLast = Math.min(holesIn(facts), holesInLast({ ...facts, recoveryPoint: named }));
+    const holesUpTo = nextBase === null ? inLast : holesIn(facts);
     const log = this.#fs.open(this.#path(base), 'read');
     const first = this.#batches.length;
     let nextOffset = base;

@@ -18,6 +18,7 @@ import {
   type Place,
 } from './recovery.ts';
 import { RotFound, type Rot } from './rot.ts';
+import { holesIn, holesInLast, type HoleFacts } from './offset-order.ts';
 import { SegmentList } from './segment-list.ts';
 import { scanNow, type Scanned } from './segment-scan.ts';
 import { Segment } from './segment.ts';
@@ -240,19 +241,22 @@ class Loading {
 
   /** Only what is on the platter is ever compacted, so a hole above the recovery point is a loss. */
   get #holesUpTo(): number {
+    return holesIn(this.#holeFacts(this.#recoveryPoint));
+  }
+
+  #holeFacts(recoveryPoint: number | null): HoleFacts {
     const { mayHaveHoles, isMarked } = this.#checkpointed;
-    const compacted = isMarked ? Infinity : (this.#recoveryPoint ?? Infinity);
-    return Math.max(this.#logStartOffset, mayHaveHoles ? compacted : 0);
+    return { mayHaveHoles, isMarked, logStartOffset: this.#logStartOffset, recoveryPoint };
   }
 
   /** How the offsets of a segment may follow one another. */
   #orderIn(index: number): { readonly holesUpTo: number; readonly limit: number | undefined } {
-    const { isMarked, recoveryPoint } = this.#checkpointed;
     const limit = this.#segments.at(index + 1)?.baseOffset;
-    // The active segment is never compacted; after an orderly stop a batch behind a hole of it has moved past the end.
-    const isKnownEnd = limit === undefined && isMarked && typeof recoveryPoint === 'number';
-    const holesUpTo = isKnownEnd ? Math.max(this.#logStartOffset, recoveryPoint - 1) : Infinity;
-    return { holesUpTo: Math.min(this.#holesUpTo, holesUpTo), limit };
+    if (limit !== undefined) return { holesUpTo: this.#holesUpTo, limit };
+    const { recoveryPoint } = this.#checkpointed;
+    const named = typeof recoveryPoint === 'number' ? recoveryPoint : null;
+    const inLast = holesInLast(this.#holeFacts(named));
+    return { holesUpTo: Math.min(this.#holesUpTo, inLast), limit };
   }
 
   #placeOf({ nextOffset }: Look): Place {

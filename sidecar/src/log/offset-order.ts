@@ -62,3 +62,32 @@ export class OffsetOrder {
     return null;
   }
 }
+
+/** What tells where in a log offsets may be missing. */
+export interface HoleFacts {
+  /** It is or was compacted, or nobody knows. */
+  readonly mayHaveHoles: boolean;
+  /** The last stop was orderly. */
+  readonly isMarked: boolean;
+  readonly logStartOffset: number;
+  /** Null when nobody knows. */
+  readonly recoveryPoint: number | null;
+}
+
+/** Up to where a log may have holes: what is compacted is below the recovery point, and that was on disk before. */
+export function holesIn({ mayHaveHoles, isMarked, logStartOffset, recoveryPoint }: HoleFacts): number {
+  const compacted = isMarked ? Infinity : (recoveryPoint ?? Infinity);
+  return Math.max(logStartOffset, mayHaveHoles ? compacted : 0);
+}
+
+/**
+ * The same in its last segment, which is never compacted: after an orderly stop a batch behind a hole of it has moved
+ * past the end.
+ *
+ * @param facts with the recovery point that the checkpoint names, null for none
+ */
+export function holesInLast(facts: HoleFacts): number {
+  const { isMarked, logStartOffset, recoveryPoint } = facts;
+  const end = isMarked && recoveryPoint !== null ? Math.max(logStartOffset, recoveryPoint - 1) : Infinity;
+  return Math.min(holesIn(facts), end);
+}
