@@ -1,4 +1,11 @@
-import { batchHeaderSize, eachRecord, WireError, type ErrorName, type RecordBatch } from '@rookery/wire';
+import {
+  batchHeaderSize,
+  eachRecord,
+  WireError,
+  type ErrorName,
+  type LogRecord,
+  type RecordBatch,
+} from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
 
 /** A record that is to blame, by its index in the batch. */
@@ -119,25 +126,32 @@ function checkTimestamps(batch: RecordBatch, config: LogConfig, now: number): vo
 }
 
 /** As many records as an answer names: a batch can hold millions. */
-export const namedMax = 100;
+const namedMax = 100;
+
+/** The records of a batch that are to blame, each with what is wrong with it. @throws WireError */
+export function blame(
+  records: Iterable<LogRecord>,
+  problemOf: (record: LogRecord) => string | null,
+): RecordError[] {
+  const named: RecordError[] = [];
+  let index = 0;
+  for (const record of records) {
+    const message = problemOf(record);
+    if (message !== null && named.length < namedMax) named.push({ index, message });
+    index++;
+  }
+  return named;
+}
 
 /** Which records are to blame. Nobody can tell where they are compressed, for that is not undone on the loop. */
 function untimely(batch: RecordBatch, now: number, limits: TimeLimits): RecordError[] | undefined {
   if (batch.codec !== 'none') return undefined;
-  const named: RecordError[] = [];
-  let index = 0;
   try {
-    for (const { timestamp } of eachRecord(batch)) {
-      const message = timestampProblem(timestamp, now, limits);
-      if (message !== null) named.push({ index, message });
-      if (named.length === namedMax) break;
-      index++;
-    }
+    return blame(eachRecord(batch), ({ timestamp }) => timestampProblem(timestamp, now, limits));
   } catch (error) {
     if (!(error instanceof WireError)) throw error;
     return undefined;
   }
-  return named;
 }
 
 interface TimeLimits {

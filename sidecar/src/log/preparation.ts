@@ -7,7 +7,7 @@ import {
   type CompressionCodec,
 } from '@rookery/wire';
 import type { LogConfig } from '../log-config.ts';
-import { AppendRefused, namedMax, timestampProblem, type RecordError } from './append-checks.ts';
+import { AppendRefused, blame, timestampProblem } from './append-checks.ts';
 
 /**
  * What a topic asks of a batch's records before the batch may be appended: plain values, so that another thread
@@ -121,19 +121,14 @@ const read = (bytes: Buffer): RecordBatch => RecordBatch.split([bytes])[0]!;
 
 /** @throws AppendRefused, WireError for records that are none */
 function checkRecords(batch: RecordBatch, { needsKeys, times }: Demand, outputMax: number): void {
-  const named: RecordError[] = [];
   let isUntimely = false;
-  let index = 0;
-  for (const { key, timestamp } of eachRecord(batch, outputMax)) {
-    let message: string | null = null;
-    if (needsKeys && key === null) message = 'a compacted topic needs a key';
-    else if (times !== null) {
-      message = timestampProblem(timestamp, times.nowMs, times);
-      isUntimely ||= message !== null;
-    }
-    if (message !== null && named.length < namedMax) named.push({ index, message });
-    index++;
-  }
+  const named = blame(eachRecord(batch, outputMax), ({ key, timestamp }) => {
+    if (needsKeys && key === null) return 'a compacted topic needs a key';
+    if (times === null) return null;
+    const problem = timestampProblem(timestamp, times.nowMs, times);
+    isUntimely ||= problem !== null;
+    return problem;
+  });
   if (named.length === 0) return;
   // Kafka's order: one wrong time gives the whole answer its name.
   const [error, what] = isUntimely
