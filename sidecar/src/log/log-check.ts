@@ -210,8 +210,7 @@ class Check {
     if (base !== expected && (base < expected || base > holesIn(facts))) this.#gap(base, expected);
     // Where the checkpoint does not name the partition nobody knows its end.
     const named = recoveryPoint === 0 ? null : recoveryPoint;
-    const inLast = Math.min(holesIn(facts), holesInLast({ ...facts, recoveryPoint: named }));
-    const holesUpTo = nextBase === null ? inLast : holesIn(facts);
+    const holesUpTo = nextBase === null ? holesInLast(facts, named) : holesIn(facts);
     const log = this.#fs.open(this.#path(base), 'read');
     const first = this.#batches.length;
     let nextOffset = base;

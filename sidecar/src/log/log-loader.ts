@@ -241,12 +241,17 @@ class Loading {
 
   /** Only what is on the platter is ever compacted, so a hole above the recovery point is a loss. */
   get #holesUpTo(): number {
-    return holesIn(this.#holeFacts(this.#recoveryPoint));
+    return holesIn(this.#holeFacts);
   }
 
-  #holeFacts(recoveryPoint: number | null): HoleFacts {
+  get #holeFacts(): HoleFacts {
     const { mayHaveHoles, isMarked } = this.#checkpointed;
-    return { mayHaveHoles, isMarked, logStartOffset: this.#logStartOffset, recoveryPoint };
+    return {
+      mayHaveHoles,
+      isMarked,
+      logStartOffset: this.#logStartOffset,
+      recoveryPoint: this.#recoveryPoint,
+    };
   }
 
   /** How the offsets of a segment may follow one another. */
@@ -255,8 +260,7 @@ class Loading {
     if (limit !== undefined) return { holesUpTo: this.#holesUpTo, limit };
     const { recoveryPoint } = this.#checkpointed;
     const named = typeof recoveryPoint === 'number' ? recoveryPoint : null;
-    const inLast = holesInLast(this.#holeFacts(named));
-    return { holesUpTo: Math.min(this.#holesUpTo, inLast), limit };
+    return { holesUpTo: holesInLast(this.#holeFacts, named), limit };
   }
 
   #placeOf({ nextOffset }: Look): Place {

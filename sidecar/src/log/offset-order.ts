@@ -84,10 +84,9 @@ export function holesIn({ mayHaveHoles, isMarked, logStartOffset, recoveryPoint 
  * The same in its last segment, which is never compacted: after an orderly stop a batch behind a hole of it has moved
  * past the end.
  *
- * @param facts with the recovery point that the checkpoint names, null for none
+ * @param named the recovery point that the checkpoint names, null for none
  */
-export function holesInLast(facts: HoleFacts): number {
-  const { isMarked, logStartOffset, recoveryPoint } = facts;
-  const end = isMarked && recoveryPoint !== null ? Math.max(logStartOffset, recoveryPoint - 1) : Infinity;
+export function holesInLast(facts: HoleFacts, named: number | null): number {
+  const end = facts.isMarked && named !== null ? Math.max(facts.logStartOffset, named - 1) : Infinity;
   return Math.min(holesIn(facts), end);
 }
