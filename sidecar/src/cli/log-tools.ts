@@ -138,14 +138,15 @@ export function repairLog(path: string, { truncateAt, skipBatch }: RepairFlags):
     throw new SidecarError('RK0101', 'either --truncate-at or --skip-batch');
   const offset = truncateAt === undefined ? null : offsetOf(truncateAt);
   const partition = partitions[0]!;
-  const config = new Config({}).logConfig({});
-  if (offset !== null || skipBatch) settle({ fs, dataDir, partition, config });
+  // Where the word cannot be read it could not be taken back either, so nothing is begun.
   const word = leftWordOf(fs, dataDir, partition);
-  const found = check(dataDir, partition);
   if (offset === null && !skipBatch) {
-    report(partition, found, word);
+    report(partition, check(dataDir, partition), word);
     throw new SidecarError('RK0101', 'nothing was changed: choose --truncate-at OFFSET or --skip-batch');
   }
+  const config = new Config({}).logConfig({});
+  settle({ fs, dataDir, partition, config });
+  const found = check(dataDir, partition);
   const plan = offset === null ? planSkipping(found) : planTruncation(found, offset);
   say(`${partition}: ${sayPlan(found, plan)}`);
   repair({ fs, dataDir, partition, config }, found, plan);
